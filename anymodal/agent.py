@@ -1,0 +1,117 @@
+"""The main path, in one process. `actors/pipeline.py` is the same path over Ray, made of the same stages.
+
+    media --Source--> Window --Perceive--> Percept --Think--> Delta, Delta, ... Answer
+          (decode,            (encode +            (KV cache,
+           align)              pool)                a fork per question)
+
+| stage | consumes | produces | waits for | when overloaded |
+|---|---|---|---|---|
+| Source | a file, folder, address | Windows on the media clock | the next window being asked for | decodes no further |
+| Perceive | Windows | Percepts: a few tokens a window | a full batch, or the clip's end | - |
+| Think | Percepts | a longer KV cache | - | forgets the oldest windows past `context_windows` |
+| Think | a Question | text, then evidence and confidence | all windows, or those up to `at_s` | - |
+
+Every stage is pulled by the one after it, so no more than a batch of windows is ever held. Questions share one pass:
+the clip is encoded once, and each question answers on a fork of the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from anymodal.errors import ConfigError, need
+from anymodal.language.prompt import check_questions
+from anymodal.stages.items import Clip, Closing, Opening, Question
+from anymodal.stages.perceive import Perceive
+from anymodal.stages.source import Source
+from anymodal.stages.think import Piece, Think, time_first_tokens
+from anymodal.threads import limit_threads, usable_cores
+from anymodal.types import Answer, Delta
+
+MOST_THREADS = 4  # a small model gets slower beyond
+
+
+def load(name: str | Path = "tiny", *, device: str = "cpu", dtype: str = "float32",
+         threads: int | None = None) -> Agent:
+    """A shipped bundle's name, or the path of a YAML -> an Agent ready to answer.
+
+    `threads`: of torch in this process; None takes the usable cores, at most four, unless OMP_NUM_THREADS is set.
+    Raises ConfigError, WeightsError, MissingExtraError.
+    """
+    if threads is None and "OMP_NUM_THREADS" not in os.environ:
+        threads = min(MOST_THREADS, usable_cores())
+    if threads is not None:
+        limit_threads(threads)
+    need("torch", extra="run")
+    from anymodal.bundle import load_bundle
+
+    check_device(device)
+    return Agent(load_bundle(name, device=device, dtype=dtype))
+
+
+class Agent:
+    """Answers questions about media. Made by `load`."""
+
+    def __init__(self, bundle) -> None:
+        self.bundle = bundle
+        self.spec = bundle.spec
+        self.source = Source(bundle.spec)
+        self.perception = bundle.perception
+        self.think = Think(bundle.mind)
+
+    def ask(self, media: str | Path | None, question: str | Sequence[str], *, at_s: float | None = None,
+            sidecars: Mapping[str, str | Path] | None = None) -> Answer | list[Answer]:
+        """Answer a question, or a list of questions in one pass over the media.
+
+        media: path or URL of a video, sound or image, an image folder, or None. at_s: answer as of this media time.
+        sidecars: sensor tables by modality, beside those found next to the clip.
+        Raises MediaError, SidecarError, QuestionError.
+        """
+        questions = [question] if isinstance(question, str) else list(question)
+        pieces = self.stream(media, questions, at_s=at_s, sidecars=sidecars)
+        answers = [piece for _, piece in pieces if isinstance(piece, Answer)]
+        return answers[0] if isinstance(question, str) else answers
+
+    def stream(self, media: str | Path | None, questions: str | Sequence[str], *, at_s: float | None = None,
+               sidecars: Mapping[str, str | Path] | None = None) -> Iterator[tuple[int, Delta | Answer]]:
+        """The same, as text is generated: (the question's number, Delta or Answer), question after question."""
+        texts = check_questions([questions] if isinstance(questions, str) else questions)
+        clip = new_clip(media, at_s, sidecars)
+        return time_first_tokens(self._run(clip, texts), time.perf_counter())
+
+    def _run(self, clip: Clip, texts: Sequence[str]) -> Iterator[Piece]:
+        think, perceive = self.think, Perceive(self.perception)
+        think.push(Opening(clip.session))
+        try:
+            for window in self.source.push(clip):
+                for percept in perceive.push((clip.session, window)):
+                    think.push(percept)
+            for percept in perceive.close():
+                think.push(percept)
+            for number, text in enumerate(texts):
+                yield from think.push(Question(clip.session, number, text, clip.at_s))
+        finally:
+            think.push(Closing(clip.session))
+
+
+def new_clip(media: str | Path | None, at_s: float | None, sidecars: Mapping[str, str | Path] | None) -> Clip:
+    """A session of its own for one pass over some media."""
+    tables = {name: str(path) for name, path in (sidecars or {}).items()}
+    return Clip(uuid.uuid4().hex, None if media is None else str(media), at_s, tables)
+
+
+def check_device(device: str) -> None:
+    """Raise ConfigError unless torch can compute there."""
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {device!r}", fix="cpu, cuda or cuda:0") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r} is not there: torch sees no CUDA GPU",
+                          fix="use device cpu, or install a CUDA build of torch")

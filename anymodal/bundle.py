@@ -1,0 +1,93 @@
+"""A bundle: the parts that a YAML names, built and filled with their weights.
+
+    configs/tiny.yaml      the parts          configs/tiny/  tokenizer.json      calibration.json
+                                                             perception.safetensors  joint_text.safetensors
+                                                             language.safetensors
+
+Each process loads only the parts it hosts.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from anymodal.config import BundleSpec, build_part, load_spec
+from anymodal.errors import ConfigError, WeightsError
+from anymodal.language.mind import Calibration, Mind
+from anymodal.language.tokenizer import TextTokenizer
+from anymodal.perception import Perception
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Parts are built and loaded on first use: `perception`, `mind`, `joint_text`."""
+
+    spec: BundleSpec
+    folder: Path
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+
+    @cached_property
+    def perception(self) -> Perception:
+        options = self.spec.language.options
+        width = options.get("width") or build_part(self.spec.language, self.spec.trust).width
+        return self._fill("perception", Perception(self.spec, width))
+
+    @cached_property
+    def mind(self) -> Mind:
+        lm = build_part(self.spec.language, self.spec.trust)
+        self._fill("language", lm.model, tied=("lm_head.weight",))
+        calibration = self.folder / "calibration.json"
+        values = json.loads(calibration.read_text()) if calibration.is_file() else {}
+        return Mind(self.spec, lm, self.tokenizer, Calibration(**values))
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        return TextTokenizer(self.folder / "tokenizer.json")
+
+    def _fill(self, name: str, module: nn.Module, tied: tuple[str, ...] = ()) -> nn.Module:
+        """Load weights into a part. Raises WeightsError naming the first tensor that does not fit."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self.folder / f"{name}.safetensors"
+        if not path.is_file():
+            raise WeightsError(f"bundle {self.spec.name!r} has no weights at {path}",
+                               fix=f"anymodal train {self.spec.name}, or set `weights` to their folder")
+        try:
+            state = load_file(str(path))
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path}: {error}", fix="the file is damaged: copy or train it again") from error
+        wanted = module.state_dict()
+        for key, tensor in wanted.items():
+            if key in tied:
+                continue
+            if key not in state:
+                raise WeightsError(f"{path}: no tensor {key!r} {tuple(tensor.shape)}",
+                                   fix="use the weights that were trained with this YAML")
+            if state[key].shape != tensor.shape:
+                raise WeightsError(f"{path}: tensor {key!r} is {tuple(state[key].shape)}, the bundle's is "
+                                   f"{tuple(tensor.shape)}", fix="use the weights that were trained with this YAML")
+        extra = sorted(set(state) - set(wanted))
+        if extra:
+            raise WeightsError(f"{path}: unknown tensor {extra[0]!r}", fix="use the weights trained with this YAML")
+        module.load_state_dict(state, strict=not tied)
+        return module.to(self.device, self.dtype).eval().requires_grad_(False)
+
+
+def load_bundle(name: str | Path, *, device: str = "cpu", dtype: str = "float32") -> Bundle:
+    """A shipped bundle's name or a YAML's path -> its Bundle. Nothing heavy is loaded until a part is used.
+
+    dtype: what the parts compute in. float32 is the default on CPU: it answers the same alone and in a batch.
+    """
+    spec, path = load_spec(name)
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype):
+        raise ConfigError(f"unknown dtype {dtype!r}", fix="float32 or bfloat16")
+    return Bundle(spec, path.parent / (spec.weights or spec.name), device, kind)

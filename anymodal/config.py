@@ -1,0 +1,175 @@
+"""A bundle's YAML, read strictly: an unknown key is an error that names the nearest known one.
+
+Parts are named by import path (`use: "encoders.clip:ClipVision"`); every other key of a part goes to its
+constructor's `Config` dataclass, which checks itself. Import paths come only from the operator's own files.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from anymodal.errors import ConfigError, nearest
+from anymodal.shadow import check_not_shadowed
+
+ALLOWED_ROOTS = ("anymodal", "encoders")  # plus whatever packages the operator's own YAML lists in `trust`
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PartSpec(BaseModel):
+    """`use` and the part's own keys."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    use: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class ModalitySpec(_Strict):
+    rate_hz: float = Field(gt=0)
+    encoder: PartSpec
+    adapter: PartSpec
+    size_px: int | None = None  # video: frames are scaled to size_px x size_px at decode
+    axes: tuple[str, ...] = ()  # sensors: the columns of a sidecar, in order
+
+
+class PromptSpec(_Strict):
+    """How a window's tokens are laid out before the LM: time text, then each modality's soft tokens."""
+
+    order: tuple[str, ...]
+    max_question_tokens: int = 96
+    max_answer_tokens: int = 48
+
+
+class BundleSpec(_Strict):
+    name: str
+    window_s: float = Field(1.0, gt=0)
+    context_windows: int = Field(64, gt=0)
+    modalities: dict[str, ModalitySpec]
+    language: PartSpec
+    joint_text: PartSpec | None = None
+    prompt: PromptSpec
+    weights: str | None = None  # folder, relative to the YAML
+    dtype: str = "bfloat16"
+    trust: tuple[str, ...] = ()
+    training: dict[str, Any] = Field(default_factory=dict)
+    runtime: dict[str, Any] = Field(default_factory=dict)
+
+
+def configs_dir() -> Path:
+    """The folder of shipped bundles: beside the package in a checkout, inside it in a wheel."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "configs", here.parent / "configs"):
+        if (folder / "tiny.yaml").is_file():
+            return folder
+    raise ConfigError(f"no shipped configs beside {here}", fix="reinstall anymodal")
+
+
+def find_bundle(name: str | Path) -> Path:
+    """A shipped bundle's name, or a path to a YAML -> the YAML's path."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise ConfigError(f"no bundle file {path}", fix="give a path to a YAML that exists")
+    shipped = {p.stem: p for p in configs_dir().glob("*.yaml")}
+    if str(name) in shipped:
+        return shipped[str(name)]
+    raise ConfigError(f"unknown bundle {str(name)!r}", fix=nearest(str(name), shipped))
+
+
+def load_spec(name: str | Path) -> tuple[BundleSpec, Path]:
+    """Read and check a bundle's YAML. Returns the spec and the YAML's path."""
+    path = find_bundle(name)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}", fix="mend the YAML") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", fix="check the file's permissions") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a bundle is a mapping, found {type(raw).__name__}", fix="see configs/tiny.yaml")
+    return parse_spec(raw, where=str(path)), path
+
+
+def parse_spec(raw: dict[str, Any], where: str = "bundle") -> BundleSpec:
+    """Check a mapping as a bundle. Raises ConfigError naming the first wrong key and the nearest known one."""
+    try:
+        spec = BundleSpec.model_validate(raw)
+    except ValidationError as error:
+        # A misspelt required key is both missing and unknown: the unknown one tells what happened.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            model = _model_at(first["loc"][:-1])
+            hint = nearest(str(first["loc"][-1]), model.model_fields)
+            raise ConfigError(f"{where}: unknown key {key!r}", fix=hint) from error
+        value = first.get("input")
+        shown = "" if first["type"] == "missing" else f", found {value!r:.80}"
+        raise ConfigError(f"{where}: {key}: {first['msg']}{shown}", fix=f"set {key}") from error
+    unknown = [m for m in spec.prompt.order if m not in spec.modalities]
+    if unknown:
+        raise ConfigError(
+            f"{where}: prompt.order names {unknown[0]!r}", fix=nearest(unknown[0], spec.modalities)
+        )
+    return spec
+
+
+def _model_at(loc: tuple) -> type[BaseModel]:
+    model: type[BaseModel] = BundleSpec
+    steps = {"modalities": ModalitySpec, "prompt": PromptSpec, "encoder": PartSpec, "adapter": PartSpec,
+             "language": PartSpec, "joint_text": PartSpec}
+    for part in loc:
+        model = steps.get(str(part), model)
+    return model
+
+
+def resolve(use: str, trust: tuple[str, ...] = ()) -> type:
+    """'package.module:Class' -> the class. Only our packages and those in `trust` may be named."""
+    module_name, _, attribute = use.partition(":")
+    root = module_name.split(".")[0]
+    if root not in (*ALLOWED_ROOTS, *trust):
+        raise ConfigError(f"part {use!r} is outside {ALLOWED_ROOTS}", fix=f"add {root!r} to the bundle's `trust`")
+    if root == "encoders":
+        check_not_shadowed("encoders")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] != root:
+            raise  # a dependency is missing: not a spelling mistake
+        raise ConfigError(f"part {use!r}: no module {module_name!r}", fix="check the import path") from error
+    if not hasattr(module, attribute):
+        known = [n for n in vars(module) if isinstance(vars(module)[n], type)]
+        raise ConfigError(f"part {use!r}: no {attribute!r} in {module_name}", fix=nearest(attribute, known))
+    return getattr(module, attribute)
+
+
+def build_part(spec: PartSpec, trust: tuple[str, ...] = (), **given: Any) -> Any:
+    """Construct a part: `Class(Class.Config(**options), **given)`. A misspelt option names the nearest."""
+    cls = resolve(spec.use, trust)
+    fields = getattr(cls.Config, "__dataclass_fields__", {})
+    for key in spec.options:
+        if key not in fields:
+            raise ConfigError(f"{spec.use}: unknown key {key!r}", fix=nearest(key, fields))
+        _check_kind(spec.use, key, spec.options[key], fields[key].default)
+    try:
+        config = cls.Config(**spec.options)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ConfigError(f"{spec.use}: {error}", fix="check the part's keys") from error
+    return cls(config, **given)
+
+
+def _check_kind(use: str, key: str, value: Any, default: Any) -> None:
+    """A part's number or text must be of its default's kind; YAML reads 1e-3 as text."""
+    kinds = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}.get(type(default))
+    if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+        raise ConfigError(f"{use}: {key} is {value!r:.80}, not {kinds[-1].__name__}", fix=f"set {key}, e.g. to {default}")

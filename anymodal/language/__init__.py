@@ -1,0 +1,1 @@
+"""The language side: tokenizer, prompt layout, the causal LM, and the mind that answers."""

@@ -1,0 +1,108 @@
+"""How a session is laid out before the language model, and how its answer is read back.
+
+    <bos> | <window> 3 [video x8] [audio x2] [imu x2] | <window> 4 ... | <question> text <answer> text <video> 3 5 <eos>
+
+The label after <window> is the window's start on the media clock; evidence repeats the labels of the first and last
+window it relies on, so finding evidence is copying. Used alike for training and for answering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from anymodal.errors import QuestionError
+from anymodal.language.tokenizer import ANSWER, EOS, EVIDENCE, QUESTION, WINDOW, TextTokenizer, clock, parse_clock
+from anymodal.types import Evidence
+
+MAX_QUESTION_CHARS = 2000
+_MODALITY_OF = {number: name for name, number in EVIDENCE.items()}
+
+
+def window_label(tokenizer: TextTokenizer, t0_s: float) -> list[int]:
+    """Ids that open a window: <window> and its start time."""
+    return [WINDOW, *tokenizer.encode(clock(t0_s))]
+
+
+def question_ids(tokenizer: TextTokenizer, question: str, most: int) -> list[int]:
+    """Ids of a question, cut to `most` tokens, up to and with <answer>."""
+    return [QUESTION, *tokenizer.encode(question)[:most], ANSWER]
+
+
+def answer_ids(tokenizer: TextTokenizer, text: str, evidence: Sequence[Evidence], window_s: float) -> list[int]:
+    """What the model is trained to write: the text, the spans, <eos>."""
+    ids = tokenizer.encode(text)
+    for span in evidence:
+        last = max(span.start_s, span.end_s - window_s)
+        ids += [EVIDENCE[span.modality], *tokenizer.encode(clock(span.start_s)), *tokenizer.encode(clock(last))]
+    return [*ids, EOS]
+
+
+@dataclass(slots=True)
+class AnswerReader:
+    """Reads generated ids one at a time into text and evidence. Malformed spans are left out."""
+
+    tokenizer: TextTokenizer
+    window_s: float
+    text_ids: list[int] = field(default_factory=list, init=False)
+    _spans: list[tuple[str, list[int]]] = field(default_factory=list, init=False)
+    _given: int = field(default=0, init=False)
+
+    def push(self, token: int) -> str:
+        """Take a token; returns the text it adds, if any."""
+        if token in _MODALITY_OF:
+            self._spans.append((_MODALITY_OF[token], []))
+            return ""
+        if self._spans:
+            self._spans[-1][1].append(token)
+            return ""
+        self.text_ids.append(token)
+        return "" if self.tokenizer.decode(self.text_ids).endswith("\ufffd") else self.finish()
+
+    def finish(self) -> str:
+        """The text that was not given yet: a character may be several tokens, and the last one may be cut short."""
+        text = self.tokenizer.decode(self.text_ids)
+        piece, self._given = text[self._given :], len(text)
+        return piece
+
+    @property
+    def in_text(self) -> bool:
+        return not self._spans
+
+    @property
+    def text(self) -> str:
+        return self.tokenizer.decode(self.text_ids).strip()
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        found = []
+        for modality, ids in self._spans:
+            times = [parse_clock(t) for t in self.tokenizer.decode(ids).split()]
+            if len(times) == 2 and None not in times and times[0] <= times[1]:
+                found.append(Evidence(times[0], times[1] + self.window_s, modality))
+        return tuple(dict.fromkeys(found))
+
+
+def check_question(question: str) -> None:
+    """Refuse a question that is empty, far too long or no text."""
+    if not isinstance(question, str):
+        raise QuestionError(f"a question is text, found {type(question).__name__} {question!r:.80}",
+                            fix='for example "what colour is the circle?"')
+    if not question.strip():
+        raise QuestionError("the question is empty", fix='ask something, for example "what colour is the circle?"')
+    if len(question) > MAX_QUESTION_CHARS:
+        raise QuestionError(f"the question has {len(question)} characters, at most {MAX_QUESTION_CHARS} are read",
+                            fix="shorten it")
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise QuestionError(f"the question is no valid text: {error.reason} at character {error.start}",
+                            fix="write it in UTF-8") from error
+
+
+def check_questions(questions: Sequence[str]) -> list[str]:
+    """Check each; refuses an empty list."""
+    if not questions:
+        raise QuestionError("no question was given", fix='ask something, for example "what colour is the circle?"')
+    for question in questions:
+        check_question(question)
+    return list(questions)

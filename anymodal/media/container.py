@@ -1,0 +1,154 @@
+"""Opening media: every way a file can be bad becomes one MediaError that says how to mend it."""
+
+from __future__ import annotations
+
+import functools
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+from anymodal.errors import MediaError, need
+from anymodal.media.spec import AUDIO, VIDEO
+
+av = need("av", extra="run")
+
+OPEN_TIMEOUT_S = 20.0
+READ_TIMEOUT_S = 20.0
+IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .bmp .webp .tif .tiff .ppm .pgm .pbm .qoi".split())
+IMAGE_FORMATS = frozenset("bmp_pipe jpeg_pipe pbm_pipe pgm_pipe png_pipe ppm_pipe qoi_pipe tiff_pipe webp_pipe".split())
+
+# Demuxers that would take any text or bytes for media, follow a list to other files, or read a file name as a
+# pattern: what they open is not what the user named.
+_REFUSED = frozenset(
+    "tty bin xbin adf idf ffmetadata concat hls dash sdp rtsp rtp sap imf lavfi image2 image2pipe alias_pix "
+    "brender_pix webvtt srt ass rawvideo data".split()
+)
+
+
+@functools.cache
+def _format_whitelist() -> str:
+    return ",".join(sorted(name for name in av.formats_available if name not in _REFUSED))
+
+
+def natural_key(path: Path) -> list:
+    """frame2 before frame10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name.lower())]
+
+
+def image_folder(path: Path) -> list[Path]:
+    """The images of a folder in natural order. Raises MediaError if there is none."""
+    images = sorted((p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()), key=natural_key)
+    if not images:
+        raise MediaError(
+            f"{path} is a directory without images", fix="give a media file, or a folder of png or jpg frames"
+        )
+    return images
+
+
+def check_file(path: Path) -> None:
+    """Raise MediaError unless `path` is a readable, non-empty regular file (a pipe could block for ever)."""
+    try:
+        found = path.stat()
+    except FileNotFoundError as error:
+        raise MediaError(f"no file {path}", fix="check the path") from error
+    except OSError as error:
+        raise MediaError(f"{path} cannot be read: {error.strerror}", fix="check its path and permissions") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise MediaError(f"{path} is a directory", fix="give a media file, or a folder of png or jpg frames")
+    if not stat.S_ISREG(found.st_mode):
+        raise MediaError(f"{path} is not a regular file", fix="save the stream to a file first")
+    if found.st_size == 0:
+        raise MediaError(f"{path} is empty (0 bytes)", fix="copy or record the file again")
+
+
+def open_container(path: Path) -> Any:
+    """Open a local media file with PyAV. The caller closes it. Raises MediaError."""
+    check_file(path)
+    options = {"format_whitelist": _format_whitelist(), "protocol_whitelist": "file"}
+    try:
+        timeouts_s = (OPEN_TIMEOUT_S, READ_TIMEOUT_S)
+        container = av.open(str(path), options=options, timeout=timeouts_s, metadata_errors="ignore")
+    except PermissionError as error:
+        raise MediaError(f"{path} cannot be read: permission denied", fix="check the file's permissions") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(f"{path} cannot be opened as media: {_reason(path, error)}", fix=_open_fix(path)) from error
+    if not (container.streams.video or container.streams.audio):
+        container.close()
+        raise MediaError(f"{path} ({container.format.name}) has no video and no audio stream", fix="give a media file")
+    return container
+
+
+def _reason(path: Path, error: Exception) -> str:
+    log = getattr(error, "log", None)
+    detail = log[2].strip() if log and len(log) > 2 else ""
+    text = getattr(error, "strerror", None) or str(error)
+    return f"{text}: {detail}" if detail and detail not in text else text
+
+
+def _open_fix(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head[4:8] == b"ftyp":
+        return "the file is cut short or its index is missing: copy or export it again"
+    if head and not head.strip(b"\0"):
+        return "the file holds only zeros: copy it again"
+    return "give a media file that FFmpeg reads, e.g. mp4, mkv, webm, mov, wav, mp3, flac, png"
+
+
+def pick_stream(container: Any, modality: str, number: int | None) -> Any | None:
+    """The stream to use: the `number`-th of its kind, or the first that is no attached picture; None if absent."""
+    of_kind = list(container.streams.video if modality == VIDEO else container.streams.audio)
+    if number is not None:
+        if not 0 <= number < len(of_kind):
+            raise MediaError(
+                f"{container.name} has {len(of_kind)} {modality} stream(s), number {number} was asked for",
+                fix=f"give a {modality} stream number from 0 to {len(of_kind) - 1}" if of_kind else "choose no stream",
+            )
+        return of_kind[number]
+    return next((s for s in of_kind if not is_attached_picture(s)), None)
+
+
+def is_attached_picture(stream: Any) -> bool:
+    return stream.type == VIDEO and bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def codec_name(path: Path, stream: Any) -> str:
+    """The codec's name; where no decoder is known for it, what FFmpeg's log calls it, with its tag."""
+    if stream.codec_context is not None:
+        return stream.codec_context.name
+    level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)
+    try:
+        with av.logging.Capture() as lines:
+            open_container(path).close()
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(skips)
+    pattern = re.compile(rf"stream {stream.index} \(\w+: (\w+)(?: \((\S+) /)?")
+    for *_, text in lines:
+        if match := pattern.search(text):
+            name, tag = match.groups()
+            return f"{name} ({tag})" if tag and name != "none" else tag or name
+    return "unknown"
+
+
+def declared_s(stream: Any | None) -> float | None:
+    """How long the header says a stream is, in seconds; None if it does not say."""
+    return float(stream.duration * stream.time_base) if stream is not None and stream.duration else None
+
+
+def only(container: Any, stream: Any) -> None:
+    """Let the demuxer skip every other stream."""
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = av.stream.Discard.all
+
+
+def no_codec_error(path: Path, stream: Any) -> MediaError:
+    kind = VIDEO if stream.type == VIDEO else AUDIO
+    return MediaError(
+        f"{path}: FFmpeg has no decoder for its {kind} codec {codec_name(path, stream)}",
+        fix=f"convert it first, e.g. ffmpeg -i {path.name} -c:v libx264 -c:a aac out.mp4",
+    )

@@ -1,0 +1,291 @@
+"""One video stream on the sampling grid: the frame at time t is the last one with pts <= t.
+
+Decoder threads run ahead while this thread scales; only frames on the grid are scaled, and frames that no other
+frame refers to are not even decoded when they are off the grid. Legend: H, W pixels; frames are RGB uint8.
+"""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anymodal.media.container import av, declared_s, no_codec_error, only, open_container, pick_stream
+from anymodal.media.spec import VIDEO, ceil_index
+
+LOOKAHEAD = 24  # packets; the deepest reordering that H.264 and H.265 allow is 16
+LONGEST_JUMP_S = 3600  # a frame later than this after the one before is not a long picture but a broken clock
+FALLBACK_RATE_HZ = 25  # where neither frame nor stream tells a duration
+
+
+class VideoReader:
+    """Decodes one stream of a file. `start` and `end` are on the container's own clock, in exact seconds."""
+
+    def __init__(self, path: Path, size_px: int | None = None, stream_number: int | None = None) -> None:
+        self.path = path
+        self.warnings: list[str] = []
+        self.size_px = size_px
+        self._number = stream_number
+        self._scaler = _scaler()
+        self._damaged = False
+        self._is_needed: Callable[[Fraction, Fraction], bool] | None = None  # of a frame shown in [pts, until)
+        self._container: Any = None
+        self._first: Any = None
+        self._open()
+        self.start: Fraction | None = self._time(self._first) if self._first is not None else None
+        self.end: Fraction | None = None
+        self.declared_s = declared_s(self._stream)
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        self.close()
+        self._container = open_container(self.path)
+        self._stream = pick_stream(self._container, VIDEO, self._number)
+        if self._stream is None:
+            return
+        if self._stream.codec_context is None:
+            raise no_codec_error(self.path, self._stream)
+        only(self._container, self._stream)
+        self._stream.thread_type = "AUTO"
+        self._counted = 0
+        self._unordered: list[int] | None = [] if self._container.format.name == "avi" else None
+        self._frames = self._decode()
+        self._first = next(self._frames, None)
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    # -- sampling ---------------------------------------------------------------------------------------------
+
+    def sample(
+        self, zero: Fraction, rate_hz: Fraction, start_s: Fraction = Fraction(0), end_s: Fraction | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (grid index j, frame (H, W, 3)) for grid times j / rate_hz in [start_s, end_s) of the media clock."""
+        self._is_needed = lambda at, until: ceil_index(at - zero, rate_hz) < ceil_index(until - zero, rate_hz)
+        self._seek(zero, start_s)
+        index = max(0, ceil_index(start_s, rate_hz))
+        last = None if end_s is None else ceil_index(end_s, rate_hz)
+        for frame, until in self._spans():
+            stop = ceil_index(until - zero, rate_hz)
+            if last is not None:
+                stop = min(stop, last)
+            first = max(index, ceil_index(self._time(frame) - zero, rate_hz))
+            if first < stop:
+                image = self.convert(frame)
+                for j in range(first, stop):
+                    yield j, image
+                index = stop
+            if last is not None and index >= last:
+                return
+
+    def every_frame(self) -> Iterator[tuple[Fraction, np.ndarray]]:
+        """Yield (time on the container's clock, frame (H, W, 3)) for every frame."""
+        for frame, _ in self._spans():
+            yield self._time(frame), self.convert(frame)
+
+    def at_times(self, times: list[Fraction]) -> Iterator[tuple[Fraction, np.ndarray]]:
+        """For ascending times on the container's clock: (pts, frame (H, W, 3)) shown then; the nearest at the ends."""
+        waiting = list(reversed(times))
+        self._is_needed = lambda at, until: bisect.bisect_left(times, at) < bisect.bisect_left(times, until)
+        for frame, until in self._spans():
+            image = None
+            while waiting and (waiting[-1] < until or until == self.end):
+                image = self.convert(frame) if image is None else image
+                waiting.pop()
+                yield self._time(frame), image
+            if not waiting:
+                return
+
+    @property
+    def container(self) -> str:
+        """FFmpeg's first name of the container format."""
+        return self._container.format.name.split(",")[0]
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec."""
+        return self._stream.codec_context.codec.canonical_name
+
+    def first_frame(self) -> np.ndarray:
+        """The first frame (H, W, 3)."""
+        return self.convert(self._first)
+
+    def measure(self) -> Fraction:
+        """Seconds from the first frame to the end of the last, by decoding all."""
+        for _ in self._spans():
+            pass
+        return self.end - self.start if self.end is not None else Fraction(0)
+
+    def convert(self, frame: Any) -> np.ndarray:
+        """Scale to the square, turn upright, RGB uint8."""
+        size_px = self.size_px
+        width, height = (size_px, size_px) if size_px else (frame.width, frame.height)
+        scaled = self._scaler.reformat(frame, width, height, "rgb24", interpolation=_BILINEAR, threads=1)
+        return upright(scaled.to_ndarray(), display_matrix(frame))
+
+    # -- decoding ---------------------------------------------------------------------------------------------
+
+    def _spans(self) -> Iterator[tuple[Any, Fraction]]:
+        """(frame, time until which it is shown) in order of pts; the last one is held for its duration."""
+        current, previous = self._first, None
+        if current is None:
+            return
+        for frame in self._frames:
+            at, now = self._time(frame), self._time(current)
+            if at < now or at - now > LONGEST_JUMP_S:  # a broken file: its time has passed, or the clock jumped
+                self._note("frames with times out of order are left out")
+                continue
+            if at > now:
+                yield current, at
+                previous = now
+            current = frame
+        self.end = self._time(current) + self._duration(current, previous)
+        yield current, self.end
+
+    def _decode(self) -> Iterator[Any]:
+        context = self._stream.codec_context
+        for packet, wanted in self._with_need(self._packets()):
+            if self._unordered is None:
+                context.skip_frame = "DEFAULT" if wanted else "NONREF"
+            elif packet is not None and packet.pts is not None:
+                heapq.heappush(self._unordered, packet.pts)
+            try:
+                for frame in self._stream.decode(packet):
+                    yield self._timed(frame)
+            except av.FFmpegError as error:
+                self._note(error)
+
+    def _packets(self) -> Iterator[Any]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.FFmpegError as error:  # the file ends in the middle of a packet: flush what was decoded
+                self._note(error)
+                yield None
+                return
+            yield packet
+
+    def _note(self, damage: Exception | str) -> None:
+        """Warn of the first damage only."""
+        if not self._damaged:
+            self._damaged = True
+            self.warnings.append(f"{self.path.name}: video is damaged: {getattr(damage, 'strerror', None) or damage}")
+
+    def _with_need(self, packets: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
+        """Say of each packet whether its frame may be on the grid, by looking at the pts around it."""
+        ahead: deque[Any] = deque()
+        behind: deque[int] = deque()
+        known: list[int] = []  # sorted pts of `ahead` and `behind`
+        regular = True
+        for packet in packets:
+            ahead.append(packet)
+            if packet is None or packet.pts is None:
+                regular = regular and not (packet and packet.size)  # only the flush packet may lack a pts
+            else:
+                bisect.insort(known, packet.pts)
+            if len(ahead) > LOOKAHEAD:
+                yield self._need(ahead, behind, known, regular)
+        while ahead:
+            yield self._need(ahead, behind, known, regular)
+
+    def _need(self, ahead: deque, behind: deque, known: list[int], regular: bool) -> tuple[Any, bool]:
+        packet = ahead.popleft()
+        pts = packet.pts if packet is not None else None
+        if pts is None:
+            return packet, True
+        behind.append(pts)
+        if len(behind) > LOOKAHEAD:
+            known.pop(bisect.bisect_left(known, behind.popleft()))
+        if not regular or self._is_needed is None:
+            return packet, True
+        after = bisect.bisect_right(known, pts)
+        if after == len(known):
+            return packet, True
+        tick = self._stream.time_base
+        return packet, self._is_needed(pts * tick, known[after] * tick)
+
+    def _seek(self, zero: Fraction, start_s: Fraction) -> None:
+        """Start decoding shortly before `start_s`, where the index allows; decoding from the start is always right."""
+        target = zero + start_s - 1
+        if start_s < 10 or self._first is None:
+            return
+        try:
+            self._container.seek(int(target / self._stream.time_base), stream=self._stream, backward=True)
+        except av.FFmpegError:
+            self._open()
+            return
+        self._frames = self._decode()
+        first = next(self._frames, None)
+        if first is None or self._time(first) > target + 1:
+            self._open()  # the index led past the target
+        else:
+            self._first = first
+
+    def _timed(self, frame: Any) -> Any:
+        """A raw stream has no times: its frames are counted. AVI gives times in order of decoding: they are sorted."""
+        if self._unordered is not None and self._unordered:
+            frame.pts = heapq.heappop(self._unordered)
+        elif frame.pts is None:
+            rate_hz = Fraction(self._stream.average_rate or self._stream.guessed_rate or FALLBACK_RATE_HZ)
+            frame.time_base = 1 / rate_hz
+            frame.pts, frame.duration = self._counted, 1
+        self._counted += 1
+        return frame
+
+    # -- time -------------------------------------------------------------------------------------------------
+
+    def _time(self, frame: Any) -> Fraction:
+        return frame.pts * frame.time_base
+
+    def _duration(self, frame: Any, previous: Fraction | None) -> Fraction:
+        """How long the last frame is shown: its own duration, else as long as the one before, else by the rate."""
+        if frame.duration:
+            return frame.duration * frame.time_base
+        if previous is not None:
+            return self._time(frame) - previous
+        rate_hz = self._stream.average_rate or self._stream.guessed_rate or FALLBACK_RATE_HZ
+        return 1 / Fraction(rate_hz)
+
+
+def _scaler() -> Any:
+    from av.video.reformatter import VideoReformatter
+
+    return VideoReformatter()
+
+
+_BILINEAR = av.video.reformatter.Interpolation.BILINEAR
+
+
+def display_matrix(frame: Any) -> np.ndarray | None:
+    """The 2x2 part of the frame's display matrix, (x', y') = (x, y) @ matrix, or None."""
+    if not frame.side_data:
+        return None
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            return np.frombuffer(bytes(data), "<i4")[:9].reshape(3, 3)[:2, :2]
+    return None
+
+
+def upright(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """Apply a display matrix (quarter turns and mirrors) to an image (H, W, 3)."""
+    if matrix is None:
+        return image
+    (a, b), (c, d) = matrix.tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image = image.swapaxes(0, 1)
+        a, d = c, b
+    image = image[:, ::-1] if a < 0 else image
+    image = image[::-1] if d < 0 else image
+    return np.ascontiguousarray(image)

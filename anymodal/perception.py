@@ -1,0 +1,127 @@
+"""Encoders and adapters of a bundle: windows of signals in, a few tokens per window and modality out.
+
+Stateless: a window's tokens depend on that window alone, so windows of many streams can share a batch.
+Shapes: B windows, T steps, P features a step, D feature width, Q queries, N LM width, E joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anymodal.config import BundleSpec, build_part
+from anymodal.types import Signal, Tokens, Window
+
+
+class Familiarity(nn.Module):
+    """How much a window's features look like those seen in training, in [0, 1].
+
+    A Gaussian over mean features; 1 up to the training windows' usual Mahalanobis distance, falling to 0 at a
+    multiple of it (Lee et al. 2018, arXiv 1807.03888).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("whiten", torch.zeros(width, width))  # all zero: not fitted, everything is familiar
+        self.register_buffer("usual", torch.ones(2))  # distances at which it is 1 and 0
+
+    def forward(self, features: Tensor) -> Tensor:
+        distance = ((features.float() - self.mean.float()) @ self.whiten.float()).norm(dim=-1)
+        low, high = self.usual.float()
+        return ((high - distance) / (high - low).clamp(min=1e-6)).clamp(0, 1)
+
+
+class Perception(nn.Module):
+    """All encoders and adapters of a bundle, by modality."""
+
+    def __init__(self, spec: BundleSpec, lm_width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoders = nn.ModuleDict()
+        self.adapters = nn.ModuleDict()
+        self.familiarity = nn.ModuleDict()
+        for name, modality in spec.modalities.items():
+            encoder = build_part(modality.encoder, spec.trust)
+            self.encoders[name] = encoder
+            self.adapters[name] = build_part(modality.adapter, spec.trust, feature_width=encoder.width,
+                                             lm_width=lm_width)
+            self.familiarity[name] = Familiarity(encoder.width)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def features(self, modality: str, signals: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw signals -> features (B, T, P, D) and joint embeddings (B, E).
+
+        video: uint8 (B, T, H, W, 3), each frame a step. Others: (B, samples[, axes]), one step a window.
+        """
+        encoder = self.encoders[modality]
+        if signals.dim() == 5:
+            batch, steps = signals.shape[:2]
+            patches, joint = encoder(signals.flatten(0, 1))
+            joint = nn.functional.normalize(joint.view(batch, steps, -1).mean(1), dim=-1)
+            return patches.view(batch, steps, *patches.shape[1:]), joint
+        patches, joint = encoder(signals)
+        return patches[:, None], joint
+
+    @torch.inference_mode()
+    def encode(self, session: str, windows: Sequence[Window]) -> list[list[Tokens]]:
+        """Tokens of each window: one entry per stream whose modality the bundle knows, in prompt order."""
+        return self.encode_many([(session, window) for window in windows])
+
+    @torch.inference_mode()
+    def encode_many(self, items: Sequence[tuple[str, Window]], *, rows: int | None = None) -> list[list[Tokens]]:
+        """The same for windows of many sessions in one batch per modality.
+
+        `rows`: encode in batches of exactly so many, the last filled up with silence. Then a window's tokens do not
+        depend, to the last bit, on what shares its batch: matrix products round differently for every shape.
+        """
+        found: list[list[Tokens]] = [[] for _ in items]
+        for modality in self.spec.prompt.order:
+            jobs = [(i, stream, signal) for i, (_, window) in enumerate(items)
+                    for stream, signal in window.signals.items() if signal.modality == modality]
+            size = rows or max(1, len(jobs))
+            for at in range(0, len(jobs), size):
+                self._encode_batch(modality, jobs[at : at + size], items, found, size)
+        return found
+
+    def _encode_batch(self, modality: str, jobs: list[tuple[int, str, Signal]], items: Sequence[tuple[str, Window]],
+                      found: list[list[Tokens]], rows: int) -> None:
+        batch, valid = self._batch(modality, [signal for _, _, signal in jobs], rows)
+        features, joint = self.features(modality, batch)
+        states = self.adapters[modality](features, valid)
+        embeds = self.adapters[modality].project(states)
+        weight = valid[..., None].to(features.dtype)
+        mean = (features.mean(2) * weight).sum(1) / weight.sum(1)
+        familiar = self.familiarity[modality](mean)
+        for row, (i, stream, _) in enumerate(jobs):
+            session, window = items[i]
+            found[i].append(Tokens(session, stream, window.index, modality, window.t0_s, window.t1_s,
+                                   embeds[row].float().cpu().numpy(), joint[row].float().cpu().numpy(),
+                                   float(familiar[row])))
+
+    def _batch(self, modality: str, signals: list[Signal], rows: int) -> tuple[Tensor, Tensor]:
+        """Stack signals into `rows` rows, each sample at its place in the window; `valid` marks real steps."""
+        is_video = modality == "video"
+        rate_hz, window_s = self.spec.modalities[modality].rate_hz, self.spec.window_s
+        length = self.adapters[modality].config.steps if is_video else round(rate_hz * window_s)
+        first = signals[0].data
+        out = np.zeros((rows, length, *first.shape[1:]), np.uint8 if is_video else np.float32)
+        valid = np.zeros((rows, length if is_video else 1), bool)
+        valid[len(signals) if is_video else 0 :, 0] = True  # a row without any real step would be not-a-number
+        for row, signal in enumerate(signals):
+            start = round((signal.t0_s + 1e-6) % window_s * rate_hz)
+            take = min(len(signal.data), length - start)
+            out[row, start : start + take] = signal.data[:take]
+            if is_video:
+                valid[row, start : start + take] = True
+                if signal.closing is not None:
+                    out[row, -1], valid[row, -1] = signal.closing, True
+            elif signal.data.ndim > 1:  # a sensor holds its first and last readings
+                out[row, :start], out[row, start + take :] = signal.data[0], signal.data[take - 1]
+        return torch.from_numpy(out).to(self.device), torch.from_numpy(valid).to(self.device)

@@ -1,0 +1,66 @@
+"""What is handed from stage to stage: plain values that cross process boundaries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from anymodal.types import Tokens, Window
+
+VIDEO = "video"
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Media to watch as one session: a path, an address, or None for no media. `at_s`: only what had ended by then."""
+
+    session: str
+    media: str | None
+    at_s: float | None = None
+    sidecars: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Percept:
+    """A window after perception: a few tokens, and the counts that an answer reports."""
+
+    session: str
+    index: int
+    t0_s: float
+    t1_s: float
+    tokens: tuple[Tokens, ...]
+    frames: int = 0
+    dropped: int = 0
+
+    @classmethod
+    def of(cls, session: str, window: Window, tokens: list[Tokens]) -> Percept:
+        """`tokens`: those of the window's signals, in prompt order."""
+        videos = [name for name, signal in window.signals.items() if signal.modality == VIDEO] or [VIDEO]
+        frames = sum(len(window.signals[name].data) for name in videos if name in window.signals)
+        dropped = sum(window.dropped.get(name, 0) for name in videos)
+        return cls(session, window.index, window.t0_s, window.t1_s, tuple(tokens), frames, dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A session begins."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The `number`-th question of a session. `windows`: how many it must have seen; None does not check."""
+
+    session: str
+    number: int
+    text: str
+    at_s: float | None = None
+    windows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """A session ends."""
+
+    session: str

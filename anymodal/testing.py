@@ -1,0 +1,188 @@
+"""Fakes and makers for tests, shipped so that users can test their own parts with them.
+
+    clock = FakeClock()                              time moves only when told to
+    synthetic_packets(specs, 3.0)                    packets of every modality, no file
+    run_stage(stage, given)                          everything a stage makes of what it is given
+    make_video(path, frames, ...), make_wav(...)     real media files (these need PyAV)
+
+Shapes: T frames or samples, H height, W width, C axes.
+"""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anymodal.media.spec import AUDIO, VIDEO, StreamSpec
+from anymodal.types import Packet
+
+PACKET_S = 0.2
+
+
+class FakeClock:
+    """A clock for `clock=` arguments: call it for the time, `advance` it by hand."""
+
+    def __init__(self, now_s: float = 0.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, seconds: float) -> None:
+        """Move time on. Raises ValueError for a negative step."""
+        if seconds < 0:
+            raise ValueError(f"time does not run back: {seconds!r}")
+        self.now_s += seconds
+
+
+def run_stage(stage: Any, given: Iterable[Any]) -> list[Any]:
+    """Feed a stage (`push(item) -> iterable`, and `close() -> iterable` if it has one); returns all it produced."""
+    produced: list[Any] = []
+    for item in given:
+        produced += stage.push(item)
+    close: Callable[[], Iterable[Any]] | None = getattr(stage, "close", None)
+    if close is not None:
+        produced += close() or ()
+    return produced
+
+
+def synthetic_packets(specs: Mapping[str, StreamSpec], duration_s: float, seed: int = 0) -> Iterator[Packet]:
+    """Packets of every stream in order of time: a drifting gradient, a tone with noise, smooth sensor curves."""
+    rng = np.random.default_rng(seed)
+    packets = [p for name, spec in specs.items() for p in _stream_packets(name, spec, duration_s, rng)]
+    yield from sorted(packets, key=lambda p: p.pts_s)
+
+
+def _stream_packets(name: str, spec: StreamSpec, duration_s: float, rng: np.random.Generator) -> Iterator[Packet]:
+    count = int(np.ceil(duration_s * spec.rate_hz - 1e-9))
+    if spec.modality == VIDEO:
+        for j in range(count):
+            yield Packet(name, VIDEO, j / spec.rate_hz, gradient_frame(spec.size_px or 64, j), spec.rate_hz)
+        return
+    t_s = np.arange(count) / spec.rate_hz
+    if spec.modality == AUDIO:
+        data = (0.4 * np.sin(2 * np.pi * 440 * t_s) + 0.01 * rng.standard_normal(count)).astype(np.float32)
+    else:
+        phases = rng.uniform(0, 2 * np.pi, len(spec.axes))
+        data = np.sin(2 * np.pi * t_s[:, None] + phases).astype(np.float32)
+    size = max(1, int(spec.rate_hz * PACKET_S))
+    for at in range(0, count, size):
+        yield Packet(name, spec.modality, at / spec.rate_hz, data[at : at + size], spec.rate_hz)
+
+
+def gradient_frame(size_px: int, number: int, height_px: int | None = None) -> np.ndarray:
+    """A smooth picture (H, W, 3) uint8 whose colours tell frame `number` from its neighbours."""
+    y, x = np.mgrid[0 : height_px or size_px, 0:size_px].astype(np.float32)
+    y, x = y / max(1, y.max()), x / max(1, x.max())
+    phase = 0.7 * number
+    channels = [0.5 + 0.4 * np.sin(phase + k + 2 * (x if k != 1 else y)) for k in range(3)]
+    return (np.stack(channels, axis=2) * 255).astype(np.uint8)
+
+
+def make_video(
+    path: str | Path,
+    frames: Sequence[np.ndarray],
+    *,
+    rate_hz: int | Fraction = 25,
+    codec: str = "libx264",
+    pixel_format: str = "yuv420p",
+    pts: Sequence[int] | None = None,
+    time_base: Fraction | None = None,
+    audio: np.ndarray | None = None,
+    audio_hz: int = 44100,
+    audio_codec: str = "aac",
+    audio_start_s: float = 0.0,
+    rotation_deg: float | None = None,
+    options: Mapping[str, str] | None = None,
+    container_format: str | None = None,
+    container_options: Mapping[str, str] | None = None,
+) -> Path:
+    """Encode RGB frames (H, W, 3) and mono audio float32 (T,) to a real file with PyAV.
+
+    `pts`: one per frame in units of `time_base`, for variable frame rates. `rotation_deg`: a display matrix,
+    counterclockwise. Returns the path. Needs `anymodal[run]`.
+    """
+    import av
+
+    path = Path(path)
+    with av.open(str(path), "w", format=container_format, container_options=dict(container_options or {})) as out:
+        stream = out.add_stream(codec, rate=rate_hz, options=dict(options or {}))
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixel_format
+        if time_base is not None:
+            stream.codec_context.time_base = time_base
+        if rotation_deg is not None:
+            stream.set_display_rotation(rotation_deg)
+        sound = _add_audio(out, audio_codec, audio_hz) if audio is not None else None
+        for i, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24").reformat(format=pixel_format)
+            frame.pts = pts[i] if pts is not None else i
+            frame.time_base = time_base or 1 / Fraction(rate_hz)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+        if sound is not None:
+            _encode_audio(out, sound, audio, audio_hz, audio_start_s)
+    return path
+
+
+def make_audio(
+    path: str | Path,
+    samples: np.ndarray,
+    rate_hz: int,
+    codec: str = "pcm_s16le",
+    *,
+    start_s: float = 0.0,
+    container_format: str | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Path:
+    """Encode mono float32 (T,) or multichannel (C, T) to an audio-only file with PyAV. Returns the path."""
+    import av
+
+    with av.open(str(path), "w", format=container_format) as out:
+        layout = "mono" if samples.ndim == 1 else {2: "stereo", 6: "5.1"}[len(samples)]
+        stream = _add_audio(out, codec, rate_hz, layout, options)
+        _encode_audio(out, stream, samples, rate_hz, start_s)
+    return Path(path)
+
+
+def _add_audio(
+    out: Any, codec: str, rate_hz: int, layout: str = "mono", options: Mapping[str, str] | None = None
+) -> Any:
+    return out.add_stream(codec, rate=rate_hz, layout=layout, options=dict(options or {}))
+
+
+def _encode_audio(out: Any, stream: Any, samples: np.ndarray, rate_hz: int, start_s: float) -> None:
+    import av
+
+    planes = np.ascontiguousarray(np.atleast_2d(samples).astype(np.float32))
+    frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=stream.layout.name)
+    frame.sample_rate, frame.time_base = rate_hz, Fraction(1, rate_hz)
+    frame.pts = round(start_s * rate_hz)
+    size = stream.codec_context.frame_size or 4096
+    resampler = av.AudioResampler(stream.format.name, stream.layout.name, rate_hz, frame_size=size)
+    for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+        out.mux(stream.encode(piece))
+    out.mux(stream.encode(None))
+
+
+def make_wav(path: str | Path, samples: np.ndarray, rate_hz: int) -> Path:
+    """Write mono float32 (T,) as 16-bit PCM, without PyAV. Returns the path."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes())
+    return Path(path)
+
+
+def make_imu_csv(path: str | Path, times_s: np.ndarray, readings: np.ndarray, axes: Sequence[str]) -> Path:
+    """Write a sensor sidecar: times (N,), readings (N, C). Returns the path."""
+    lines = [",".join(("time_s", *axes))]
+    lines += [",".join(f"{v:.15g}" for v in (t, *row)) for t, row in zip(times_s, readings)]
+    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return Path(path)

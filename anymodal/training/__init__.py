@@ -1,0 +1,1 @@
+"""Training a bundle in stages: contrastive encoders, contrastive Q-Formers, language."""

@@ -1,0 +1,223 @@
+"""Stage `language`: the language model and the adapters, on questions about whole clips.
+
+Many questions share one clip's prefix: they are packed behind it, each blind to the others, with positions that start
+where the prefix ends, exactly as a fork of the KV cache would see them. The loss is on answers, on their evidence, and on
+the words that each soft token should say.
+Shapes: B clips, K windows, S packed positions, L answer tokens, W width.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anymodal.language.prompt import answer_ids, question_ids, window_label
+from anymodal.language.tokenizer import BOS, TextTokenizer
+from anymodal.playground.offworld import off_world
+from anymodal.playground.questions import OUTSIDE, Question, make_questions
+from anymodal.playground.world import Scene, make_scene, rng_for
+from anymodal.training.clips import clip_signals, join
+from anymodal.training.windows import FrozenFrames
+from anymodal.training.words import window_words
+
+ALL = ("video", "audio", "imu")
+PRESENT = (ALL,) * 12 + (("video", "audio"), ("video", "imu"), ("video",), ("audio", "imu"), ("audio",), ("imu",), ())
+
+
+@dataclass(frozen=True, slots=True)
+class DrawClips:
+    """`clips` clips of one length in `seconds`, each with `questions` questions.
+
+    `reuse` steps in a row show the same clips with other questions, so that their frames are encoded once.
+    """
+
+    seed: int
+    clips: int
+    questions: int
+    seconds: tuple[int, ...]
+    reuse: int
+    kinds: tuple[str, ...] | None
+    noise: float
+    image_px: int
+    split: str = "train"
+
+    def __call__(self, step: int) -> dict:
+        key = step // self.reuse
+        length = random.Random(f"{self.seed}/{key}").choice(self.seconds)
+        dice = random.Random(f"{self.seed}/{key}/{step}")
+        present = dice.choice(PRESENT)
+        count = max(1, round(self.clips * min(2.0, 8 / length)))
+        signals, asked, words = [], [], []
+        for i in range(count):
+            index = key * 1000 + i
+            rng = rng_for(self.split, self.seed + 2_000_000, index)
+            scene = make_scene(self.split, self.seed, index, seconds=length)
+            signals.append(clip_signals(scene, self.image_px, rng=rng))
+            asked.append(questions_about(scene, dice, self.questions, present, self.kinds, self.noise))
+            words += [window_words(scene, k) for k in range(length)]
+        return {"signals": join(signals), "windows": length, "present": present, "asked": asked,
+                "words": words, "key": key}
+
+
+def questions_about(scene: Scene, dice: random.Random, count: int, present: tuple[str, ...],
+                    kinds: tuple[str, ...] | None = None, noise: float = 1.0) -> list[Question]:
+    """`count` questions, one of them for a description of one second, and one from outside the world.
+
+    kinds: only these types, at first: the few that are answered by reading one token of one window.
+    noise: how much the wording is varied by synonyms, casing and typos.
+    """
+    dense = make_questions(scene, dice, count=1, kinds=("describe_at",), present=present, noise=noise)
+    rows = make_questions(scene, dice, count=count - len(dense), present=present, kinds=kinds, noise=noise)
+    return [*rows, *dense, Question("off_world", off_world(dice, noise=noise), OUTSIDE)]
+
+
+class LanguageStage:
+    """Trains the LM and all adapters, the audio and IMU encoders too; the frame encoder stays as it is."""
+
+    name = "language"
+
+    def __init__(self, perception, lm, tokenizer: TextTokenizer, *, seed: int = 3, clips: int = 8, questions: int = 13,
+                 seconds: tuple[int, ...] = (8,), reuse: int = 2, words: float = 0.4,
+                 kinds: tuple[str, ...] | None = None, noise: float = 1.0) -> None:
+        self.perception, self.lm, self.tokenizer = perception, lm, tokenizer
+        self.options = (seed, clips, questions, tuple(seconds), reuse, tuple(kinds) if kinds else None, noise)
+        self.frozen = FrozenFrames(perception)
+        self.words = words  # weight of what each token should say
+        self._known: dict[str, list[int]] = {}
+        perception.encoders["video"].requires_grad_(False)
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.perception.named_parameters()
+        yield from self.lm.model.named_parameters(prefix="language")
+
+    def draw(self) -> Callable[[int], dict]:
+        return DrawClips(*self.options, self.perception.encoders["video"].config.image_px)
+
+    def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
+        soft = soft_tokens(self.frozen, batch)
+        prefix = clip_prefix(self.lm, self.tokenizer, soft, len(batch["asked"]), batch["windows"])
+        packed = [pack(self.tokenizer, rows, 96, self.perception.spec.window_s) for rows in batch["asked"]]
+        loss, parts = packed_loss(self.lm, prefix, packed)
+        said = self.said_loss(soft, batch["words"])
+        return loss + self.words * said, {**parts, "words": float(said.detach())}
+
+    def said_loss(self, soft: dict[str, Tensor], words: list[dict]) -> Tensor:
+        """Cross-entropy of the words that each soft token should say, read through the LM's norm and output layer."""
+        total = torch.zeros((), device=self.perception.device)
+        for modality, tokens in soft.items():
+            rows = [said for window in words for said in window[modality]]
+            per_window = len(words[0][modality])
+            ids = [[i for w in row for i in self._ids(w)] for row in rows]
+            owner = torch.tensor([i for i, row in enumerate(ids) for _ in row], device=tokens.device)
+            target = torch.tensor([i for row in ids for i in row], device=tokens.device)
+            share = 1 / torch.tensor([len(row) for row in ids], device=tokens.device)
+            mine = tokens.flatten(0, 1)
+            mine = mine[:, :per_window] if per_window > 1 else mine.mean(1, keepdim=True)
+            logits = self.lm.model.lm_head(self.lm.model.model.norm(mine.flatten(0, 1))).float()
+            losses = -torch.log_softmax(logits, -1)[owner, target] * share[owner]
+            total = total + losses.sum() / len(rows)
+        return total
+
+    def _ids(self, word: str) -> list[int]:
+        if word not in self._known:
+            self._known[word] = self.tokenizer.encode(word)
+        return self._known[word]
+
+
+def soft_tokens(frozen: FrozenFrames, batch: dict) -> dict[str, Tensor]:
+    """Each present modality's tokens (B, K, N, W), in prompt order."""
+    perception, clips, soft = frozen.perception, len(batch["asked"]), {}
+    for modality in perception.spec.prompt.order:
+        if modality in batch["present"]:
+            features, mask, _ = frozen.features(modality, batch)
+            adapter = perception.adapters[modality]
+            tokens = adapter.project(adapter(features, mask))
+            soft[modality] = tokens.view(clips, batch["windows"], *tokens.shape[1:])
+    return soft
+
+
+def clip_prefix(lm, tokenizer: TextTokenizer, soft: dict[str, Tensor], clips: int, windows: int) -> Tensor:
+    """Input embeddings (B, P, W) of each clip: <bos>, then label and soft tokens of every window of one second."""
+    embed = lm.model.get_input_embeddings()
+    device = embed.weight.device
+
+    def ids(numbers: list[int]) -> Tensor:
+        return embed(torch.tensor([numbers], device=device)).expand(clips, -1, -1)
+
+    rows = [ids([BOS])]
+    for k in range(windows if soft else 0):
+        rows += [ids(window_label(tokenizer, float(k))), *(tokens[:, k] for tokens in soft.values())]
+    return torch.cat(rows, 1)
+
+
+@dataclass(slots=True)
+class Packed:
+    """Questions of one clip, end to end: token ids, which question each belongs to, place in it, and loss weights."""
+
+    ids: list[int]
+    owner: list[int]
+    place: list[int]
+    weight: list[float]  # of predicting the token at this position
+    types: list[str]
+
+
+def pack(tokenizer: TextTokenizer, rows: list[Question], longest: int, window_s: float) -> Packed:
+    packed = Packed([], [], [], [], [])
+    for number, row in enumerate(rows):
+        asked = question_ids(tokenizer, row.question, longest)
+        said = answer_ids(tokenizer, row.answer, row.evidence, window_s)
+        text = len(tokenizer.encode(row.answer))
+        share = min(1.0, 16 / len(said))  # a long description weighs no more than a few short answers
+        packed.ids += asked + said
+        packed.owner += [number] * (len(asked) + len(said))
+        packed.place += range(len(asked) + len(said))
+        packed.weight += [0.0] * len(asked) + [share * (1.0 if i <= text else 0.5) for i in range(len(said))]
+        packed.types.append(row.type)
+    return packed
+
+
+def packed_loss(lm, prefix: Tensor, packed: list[Packed]) -> tuple[Tensor, dict[str, float]]:
+    """Weighted next-token loss over answers, and the share of wholly right answers by question type."""
+    device, (batch, before, _) = prefix.device, prefix.shape
+    longest = max(len(p.ids) for p in packed)
+
+    def grid(name: str, fill) -> Tensor:
+        return torch.tensor([getattr(p, name) + [fill] * (longest - len(p.ids)) for p in packed], device=device)
+
+    ids, owner, place, weight = grid("ids", 0), grid("owner", -1), grid("place", 0), grid("weight", 0.0)
+    embeds = torch.cat([prefix, lm.model.get_input_embeddings()(ids)], 1)
+    positions = torch.cat([torch.arange(before, device=device).expand(batch, -1), before + place], 1)
+    whose = torch.cat([torch.full((batch, before), -2, device=device), owner], 1)
+    order = torch.arange(before + longest, device=device)
+    causal = order[None, :] <= order[:, None]
+    allowed = causal & ((whose[:, None, :] == -2) | (whose[:, None, :] == whose[:, :, None]))
+    mask = torch.zeros(allowed.shape, dtype=embeds.dtype, device=device).masked_fill(~allowed, -1e9)[:, None]
+    hidden = lm.model.model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions).last_hidden_state
+    target = weight > 0
+    chosen = hidden[:, before - 1 : -1][target]
+    logits = lm.model.lm_head(chosen).float()
+    goal = ids[target]
+    loss = (nn.functional.cross_entropy(logits, goal, reduction="none") * weight[target]).sum() / weight.sum()
+    wrong = torch.zeros(batch, longest, dtype=torch.bool, device=device)
+    wrong[target] = (logits.argmax(-1) != goal) & (weight[target] > 0)
+    return loss, _accuracy(wrong, weight, owner, packed)
+
+
+def _accuracy(wrong: Tensor, weight: Tensor, owner: Tensor, packed: list[Packed]) -> dict[str, float]:
+    right: dict[str, list[float]] = {}
+    wrong, owner = wrong.cpu().numpy(), owner.cpu().numpy()
+    heavy = weight.cpu().numpy()
+    for b, row in enumerate(packed):
+        for number, kind in enumerate(row.types):
+            mine = owner[b] == number
+            text = mine & (heavy[b] > 0)
+            text &= heavy[b] >= heavy[b][text].max() - 1e-6  # the answer's own tokens, not its evidence
+            right.setdefault(kind, []).append(float(not wrong[b][text].any()))
+            if (mine & (heavy[b] > 0)).sum() > text.sum():
+                right.setdefault("evidence", []).append(float(not wrong[b][mine & ~text].any()))
+    return {kind: float(np.mean(values)) for kind, values in right.items()}

@@ -1,0 +1,86 @@
+"""Pure bf16 weights with fp32 masters: Muon for hidden matrices, AdamW for the rest.
+
+Muon: Jordan et al. 2024 (torch.optim.Muon). Masters hold what bf16 rounds away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class MasterOptimizer:
+    """Steps fp32 copies of `named` parameters and writes them back in the parameters' own dtype.
+
+    `progress` in [0, 1] drives a warm-up, a plateau, and a cosine decay to a tenth of the learning rate.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], *, lr: float, muon_lr: float,
+                 weight_decay: float = 0.01, warmup: float = 0.02, decay_from: float = 0.4) -> None:
+        self.named = [(n, p) for n, p in named if p.requires_grad]
+        self.warmup, self.decay_from = warmup, decay_from
+        self.masters = {n: p.detach().float().clone().requires_grad_(True) for n, p in self.named}
+        matrices = [m for n, m in self.masters.items() if _is_hidden_matrix(n, m)]
+        rest = [m for n, m in self.masters.items() if not _is_hidden_matrix(n, m)]
+        self.parts: list[torch.optim.Optimizer] = []
+        if matrices:
+            self.parts.append(torch.optim.Muon(matrices, lr=muon_lr, weight_decay=weight_decay, momentum=0.95,
+                                               adjust_lr_fn="original"))
+        if rest:
+            self.parts.append(torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0))
+        for part in self.parts:
+            for group in part.param_groups:
+                group["base_lr"] = group["lr"]
+
+    def scale(self, progress: float) -> float:
+        if progress < self.warmup:
+            return max(progress / self.warmup, 1e-3)
+        if progress < self.decay_from:
+            return 1.0
+        done = (progress - self.decay_from) / max(1e-6, 1 - self.decay_from)
+        return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+    @torch.no_grad()
+    def step(self, progress: float, clip: float = 1.0) -> float:
+        """Apply the gradients; returns their norm. A step with a non-finite gradient is skipped."""
+        grads: list[Tensor] = []
+        for name, parameter in self.named:
+            master = self.masters[name]
+            master.grad = None if parameter.grad is None else parameter.grad.float()
+            parameter.grad = None
+            if master.grad is not None:
+                grads.append(master.grad)
+        norm = torch.nn.utils.get_total_norm(grads) if grads else torch.zeros(())
+        if not torch.isfinite(norm):
+            return float(norm)
+        for grad in grads:
+            grad.mul_((clip / (norm + 1e-6)).clamp(max=1.0))
+        scale = self.scale(progress)
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = group["base_lr"] * scale
+            part.step()
+        for name, parameter in self.named:
+            parameter.copy_(self.masters[name])
+        return float(norm)
+
+    def state_dict(self) -> dict:
+        return {"masters": {n: m.detach() for n, m in self.masters.items()}, "parts": [p.state_dict() for p in self.parts]}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict) -> None:
+        for name, master in self.masters.items():
+            master.copy_(state["masters"][name])
+        for part, saved in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(saved)
+        for name, parameter in self.named:
+            parameter.copy_(self.masters[name])
+
+
+def _is_hidden_matrix(name: str, tensor: Tensor) -> bool:
+    """Matrices between hidden layers; not embeddings, positions, queries, heads or stems."""
+    outside = ("embed", "position", "queries", "time", "place", "cls", "head", "stem", "projection", "to_joint")
+    return tensor.dim() == 2 and not any(word in name for word in outside)

@@ -1,0 +1,82 @@
+"""Stage `symbols`: the language model alone, on windows whose tokens are sums of word embeddings.
+
+What a perfect perception would say (`words.window_words`), without rendering or encoding anything. The LM learns to
+read questions, to find the token that is asked about, to copy times and to compare moments here, cheaply.
+Shapes: B clips, K windows, W width.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from anymodal.language.tokenizer import TextTokenizer
+from anymodal.playground.world import PLACES, make_scene
+from anymodal.training.language import PRESENT, clip_prefix, pack, packed_loss, questions_about
+from anymodal.training.words import NOTHING, window_words
+
+TOKENS = {"video": 12, "audio": 2, "imu": 2}  # of the bundle's adapters; video: one for each place, and three more
+
+
+@dataclass(frozen=True, slots=True)
+class DrawSymbols:
+    seed: int
+    clips: int
+    questions: int
+    seconds: tuple[int, ...]
+    kinds: tuple[str, ...] | None
+    noise: float
+
+    def __call__(self, step: int) -> dict:
+        dice = random.Random(f"symbols/{self.seed}/{step}")
+        length, present = dice.choice(self.seconds), dice.choice(PRESENT)
+        asked, words = [], []
+        for i in range(max(1, round(self.clips * min(2.0, 8 / length)))):
+            scene = make_scene("train", self.seed, step * 1000 + i, seconds=length)
+            words += [window_words(scene, k) for k in range(length)]
+            asked.append(questions_about(scene, dice, self.questions, present, self.kinds, self.noise))
+        return {"words": words, "windows": length, "present": present, "asked": asked}
+
+
+class SymbolStage:
+    """Trains the LM."""
+
+    name = "symbols"
+
+    def __init__(self, lm, tokenizer: TextTokenizer, *, seed: int = 6, clips: int = 8, questions: int = 13,
+                 seconds: tuple[int, ...] = (2, 4, 8), kinds: tuple[str, ...] | None = None, noise: float = 1.0) -> None:
+        self.lm, self.tokenizer = lm, tokenizer
+        self.options = (seed, clips, questions, tuple(seconds), tuple(kinds) if kinds else None, noise)
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.lm.model.named_parameters(prefix="language")
+
+    def draw(self) -> Callable[[int], dict]:
+        return DrawSymbols(*self.options)
+
+    def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
+        clips, windows = len(batch["asked"]), batch["windows"]
+        soft = {m: self._said(batch["words"], m).view(clips, windows, TOKENS[m], -1) for m in batch["present"]}
+        prefix = clip_prefix(self.lm, self.tokenizer, soft, clips, windows)
+        return packed_loss(self.lm, prefix, [pack(self.tokenizer, asked, 96, 1.0) for asked in batch["asked"]])
+
+    def _said(self, words: list[dict], modality: str) -> Tensor:
+        """Sums of the word embeddings of each token: (B * K, N, W)."""
+        embed = self.lm.model.get_input_embeddings()
+        spare = TOKENS[modality] - (len(PLACES) if modality == "video" else 1)
+        fill = NOTHING if modality == "video" else None  # audio and imu say the same with every token
+        rows = [row for window in words for row in (*window[modality], *[fill or window[modality][0]] * spare)]
+        ids = [[i for w in row for i in self.tokenizer.encode(w)] for row in rows]
+        table = torch.zeros(len(rows), max(map(len, ids)), dtype=torch.long)
+        keep = torch.zeros(table.shape, dtype=torch.bool)
+        for i, row in enumerate(ids):
+            table[i, : len(row)] = torch.tensor(row)
+            keep[i, : len(row)] = True
+        keep &= torch.rand(keep.shape) > 0.02
+        device = embed.weight.device
+        summed = (embed(table.to(device)) * keep.to(device)[..., None]).sum(1)
+        return summed.view(len(words), TOKENS[modality], -1)

@@ -1,0 +1,40 @@
+"""What each token of a window should say, in words: the bridge between perception and the language model.
+
+A regional query of a window should say the words of the objects in its part of the frame; the sound and device tokens
+those of what is heard and felt. Read through the LM's own output layer, this makes soft tokens sums of word
+embeddings, so that finding "the circle" is matching an embedding with itself. From answers alone, the LM had not
+begun to read the tokens after 600 steps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from anymodal.playground.world import PLACES, Scene, place_of
+from anymodal.training.windows import HEARD, MOVED, motion_claims, sound_claims
+
+NOTHING = ("nothing",)
+
+
+def window_words(scene: Scene, window: int) -> dict[str, list[tuple[str, ...]]]:
+    """Words by modality and token: video has one entry for each of PLACES, audio and imu one for the window."""
+    low, high = float(window), window + 1.0
+    places: list[list[str]] = [[] for _ in PLACES]
+    for thing in scene.things:
+        start, end = max(low, thing.appear_s), min(high, thing.vanish_s) - 1e-3
+        if end - start < 0.15:
+            continue
+        words = [thing.color_at(low), thing.shape, thing.size]
+        words += [w for e in thing.events if low <= e.t_s < high for w in e.kind.split()]
+        if thing.recolor and low <= thing.recolor[0] < high:
+            words.append(thing.recolor[1])
+        xs, ys = (v.tolist() for v in thing.at(np.array([start, end])))
+        for place in {place_of(xs[0], ys[0]), place_of(xs[1], ys[1])}:
+            places[PLACES.index(place)] += [*words, *place.split()]
+    heard = tuple(w for group, true in sound_claims(scene, window) for i in true for w in HEARD_WORDS[i])
+    moved = tuple(w for group, true in motion_claims(scene, window) for i in true for w in MOVED_WORDS[i])
+    return {"video": [tuple(p) or NOTHING for p in places], "audio": [heard or NOTHING], "imu": [moved or NOTHING]}
+
+
+HEARD_WORDS = tuple(tuple(h.split()) for h in HEARD)  # "low", "bell", "starts"
+MOVED_WORDS = tuple(tuple(m.split()[1:]) for m in MOVED)  # "shaking", "goes", "on"

@@ -1,0 +1,122 @@
+"""What flows between the stages: numpy only, times in seconds of media time.
+
+Shapes: T samples or frames, H height, W width, C channels or axes, N pooled tokens, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A piece of one stream.
+
+    video: `data` is one frame, uint8 (H, W, 3) RGB, shown from `pts_s` until the next packet.
+    audio: float32 (T,) mono in [-1, 1] at `rate_hz`, first sample at `pts_s`.
+    sensors (imu, ...): float32 (T, C) at `rate_hz`, first row at `pts_s`.
+    """
+
+    stream: str
+    modality: str
+    pts_s: float
+    data: np.ndarray
+    rate_hz: float
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One stream's share of a window, on the bundle's sampling grid.
+
+    `data`: video uint8 (T, H, W, 3); audio float32 (T,); sensors float32 (T, C).
+    `t0_s`: media time of data[0]; sample i is at t0_s + i / rate_hz.
+    `closing`: video only, uint8 (H, W, 3): a copy of the frame on show at the window's end, if there is one. It is
+    the next window's first frame; with it a change in the last moment of a window is seen in that window.
+    """
+
+    modality: str
+    data: np.ndarray
+    rate_hz: float
+    t0_s: float
+    closing: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Media time [t0_s, t1_s) of a session, aligned over its streams. `dropped` counts late or shed packets."""
+
+    index: int
+    t0_s: float
+    t1_s: float
+    signals: Mapping[str, Signal]  # by stream name
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Pooled tokens of one modality of one window: `embeds` (N, D) in the bundle's dtype, ready for the LM.
+
+    `joint` (E,) is the window's unit embedding in the joint space; `familiarity` in [0, 1] says how much
+    the signal looks like what the encoders were trained on.
+    """
+
+    session: str
+    stream: str
+    window: int
+    modality: str
+    t0_s: float
+    t1_s: float
+    embeds: np.ndarray
+    joint: np.ndarray | None = None
+    familiarity: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A span of media time that an answer relies on."""
+
+    start_s: float
+    end_s: float
+    modality: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished answer. `confidence` in [0, 1] is calibrated on held-out playground clips.
+
+    `ttft_s`: from being asked to the first text, reading the media included.
+    """
+
+    question: str
+    text: str
+    confidence: float
+    evidence: tuple[Evidence, ...] = ()
+    frames_seen: int = 0
+    frames_dropped: int = 0
+    windows_seen: int = 0
+    ttft_s: float = 0.0
+
+    def to_json(self) -> dict:
+        """The row that `ask --json` and jobs write."""
+        return {
+            "question": self.question,
+            "answer": self.text,
+            "confidence": round(self.confidence, 4),
+            "evidence": [
+                {"start_s": e.start_s, "end_s": e.end_s, "modality": e.modality} for e in self.evidence
+            ],
+            "frames_seen": self.frames_seen,
+            "frames_dropped": self.frames_dropped,
+            "windows_seen": self.windows_seen,
+            "time_to_first_token_s": round(self.ttft_s, 4),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of an answer's text as it is generated."""
+
+    text: str

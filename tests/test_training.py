@@ -1,0 +1,257 @@
+"""Training: what it shows the model is what answering shows it, a killed run resumes, and splits never meet."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from anymodal.adapters.qformer import QFormer
+from anymodal.config import BundleSpec, build_part, load_spec
+from anymodal.errors import ConfigError
+from anymodal.language.mind import Calibration, Mind
+from anymodal.language.prompt import answer_ids, question_ids
+from anymodal.language.tokenizer import TextTokenizer
+from anymodal.perception import Perception
+from anymodal.playground.questions import CANNOT_TELL, Question, facts, make_questions
+from anymodal.playground.world import HELD_OUT_PAIRS, PLACES, make_scene, still_scene
+from anymodal.training.clips import clip_signals, coded
+from anymodal.training.language import DrawClips, LanguageStage, clip_prefix, pack, packed_loss, soft_tokens
+from anymodal.training.loop import StagePlan, run_stage
+from anymodal.training.optim import MasterOptimizer
+from anymodal.training.recipe import plans
+from anymodal.training.symbols import SymbolStage
+from anymodal.training.windows import FrozenFrames
+from anymodal.training.words import window_words
+from anymodal.types import Evidence, Signal, Window
+
+
+@pytest.fixture(scope="module")
+def spec() -> BundleSpec:
+    return load_spec("tiny")[0]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> TextTokenizer:
+    path = load_spec("tiny")[1]
+    return TextTokenizer(path.parent / "tiny" / "tokenizer.json")
+
+
+@pytest.fixture(scope="module")
+def parts(spec):
+    torch.manual_seed(3)
+    lm = build_part(spec.language)
+    return Perception(spec, lm.width).eval(), lm.eval()
+
+
+# --- training sees what answering sees -------------------------------------------------------------------------------
+
+def test_packed_questions_score_as_forks_of_the_cache_do(spec, tokenizer, parts):
+    """The loss of a packed question is that of the mind's own path: windows one by one, a fork, the answer."""
+    perception, lm = parts
+    batch = DrawClips(5, 1, 3, (8,), 1, None, 1.0, 96)(0)
+    batch["present"] = ("video", "audio", "imu")
+    with torch.inference_mode():
+        soft = soft_tokens(FrozenFrames(perception), batch)
+        prefix = clip_prefix(lm, tokenizer, soft, 1, 8)
+        rows = batch["asked"][0]
+        packed = [float(packed_loss(lm, prefix, [pack(tokenizer, [row], 96, 1.0)])[0]) for row in rows]
+        together = float(packed_loss(lm, prefix, [pack(tokenizer, rows, 96, 1.0)])[0])
+        mind = Mind(spec, lm, tokenizer, Calibration())
+        state = mind.start()
+        signals = batch["signals"]
+        for k in range(8):
+            frames = signals.frames[signals.index[k]][signals.valid[k]]
+            window = Window(k, float(k), k + 1.0, {
+                "video": Signal("video", frames[:4], 4, float(k), frames[4] if len(frames) == 5 else None),
+                "audio": Signal("audio", signals.audio[k], 16000, float(k)),
+                "imu": Signal("imu", signals.imu[k], 50, float(k))})
+            (tokens,) = perception.encode("s", [window])
+            mind.extend(state, tokens, t0_s=float(k), t1_s=k + 1.0)
+        for row, expected in zip(rows, packed, strict=True):
+            asked = question_ids(tokenizer, row.question, 96)
+            said = answer_ids(tokenizer, row.answer, row.evidence, 1.0)
+            cache = mind._fork(state.cache, state.windows[-1].length)
+            embeds = lm.model.get_input_embeddings()(torch.tensor([asked + said]))
+            out = lm.model(inputs_embeds=embeds, past_key_values=cache).logits[0, len(asked) - 1 : -1].float()
+            weight = torch.tensor(pack(tokenizer, [row], 96, 1.0).weight[len(asked):])
+            losses = nn.functional.cross_entropy(out, torch.tensor(said), reduction="none")
+            assert float((losses * weight).sum() / weight.sum()) == pytest.approx(expected, abs=2e-4)
+    weights = [sum(pack(tokenizer, [row], 96, 1.0).weight) for row in rows]
+    assert together == pytest.approx(np.average(packed, weights=weights), abs=2e-4), "questions see one another"
+
+
+def test_clip_signals_share_a_closing_frame_and_know_where_the_clip_ends():
+    scene = make_scene("val", 1, 2, seconds=3)
+    signals = clip_signals(scene, 24)
+    assert signals.index.shape == (3, 5) and signals.frames.shape == (13, 24, 24, 3)
+    assert (signals.index[:-1, -1] == signals.index[1:, 0]).all()
+    assert signals.valid.sum() == 14, "nothing is shown at the very end of the clip"
+    assert signals.audio.shape == (3, 16000) and signals.imu.shape == (3, 50, 6)
+    softened = coded(signals.frames, np.random.default_rng(1))
+    assert softened.shape == signals.frames.shape
+    assert np.abs(softened.astype(int) - signals.frames).mean() < 12
+
+
+def test_words_of_a_window_say_what_is_where():
+    scene = make_scene("val", 1, 4, seconds=4)
+    for k in range(4):
+        words = window_words(scene, k)
+        shown = {t.shape for t in scene.things if min(t.vanish_s, k + 1) - max(t.appear_s, k) > 0.2}
+        assert {w for row in words["video"] for w in row} >= shown
+        for place, row in zip(PLACES, words["video"], strict=True):
+            assert row == ("nothing",) or set(place.split()) <= set(row)
+
+
+# --- Q-Former --------------------------------------------------------------------------------------------------------
+
+def test_padded_steps_change_nothing_and_regional_queries_see_their_part_only():
+    torch.manual_seed(0)
+    adapter = QFormer(QFormer.Config(queries=10, regions=3, width=24, layers=1, heads=2, steps=3, patches=36, joint=8),
+                      feature_width=16, lm_width=12).eval()
+    features = torch.randn(1, 3, 36, 16)
+    valid = torch.tensor([[True, True, False]])
+    with torch.inference_mode():
+        plain = adapter(features, valid)
+        other = features.clone()
+        other[:, 2] += 5
+        assert torch.equal(plain, adapter(other, valid)), "a padded step leaks"
+        assert (~adapter.reach[0]).any() and adapter.reach[9].all()
+        reach = adapter.reach.view(10, 6, 6)
+        assert reach[0, 0, 0] and not reach[0, 5, 5] and reach[8, 5, 5] and not reach[8, 0, 0]
+        assert adapter.project(plain).shape == (1, 10, 12)
+        assert torch.allclose(adapter.joint(plain).norm(dim=-1), torch.ones(1, 10), atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"queries": 8, "regions": 3}, {"queries": 0}, {"width": 25},
+                                   {"patches": 35, "regions": 1}])
+def test_a_q_former_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValueError):
+        QFormer.Config(**{"queries": 10, "width": 24, "heads": 2, "patches": 36, **wrong})
+
+
+# --- optimizer and loop ----------------------------------------------------------------------------------------------
+
+def test_masters_keep_what_bf16_rounds_away():
+    parameter = nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    optimizer = MasterOptimizer([("bias", parameter)], lr=1e-4, muon_lr=0.0, decay_from=1.0, warmup=1e-9)
+    for _ in range(40):
+        parameter.grad = torch.ones_like(parameter)
+        optimizer.step(0.5)
+    assert float(optimizer.masters["bias"][0].detach()) == pytest.approx(1 - 40e-4, abs=2e-4)
+    assert float(parameter[0].detach()) < 1.0, "forty steps too small for bf16 must add up"
+
+
+def test_a_step_with_a_broken_gradient_is_passed_over():
+    parameter = nn.Parameter(torch.ones(3, 3))
+    optimizer = MasterOptimizer([("w", parameter)], lr=0.1, muon_lr=0.1)
+    parameter.grad = torch.full((3, 3), float("nan"))
+    assert not np.isfinite(optimizer.step(0.5))
+    assert torch.equal(parameter.detach(), torch.ones(3, 3))
+
+
+def tiny_symbols(spec, tokenizer) -> SymbolStage:
+    torch.manual_seed(1)
+    options = {**spec.language.options, "width": 32, "layers": 1, "heads": 2, "mlp_width": 32}
+    lm = build_part(spec.language.model_copy(update=options))
+    return SymbolStage(lm.to(torch.bfloat16), tokenizer, clips=1, questions=2, seconds=(1,))
+
+
+def test_a_killed_run_resumes_where_it_was_and_ends_the_same(spec, tokenizer, tmp_path):
+    whole, cut = tiny_symbols(spec, tokenizer), tiny_symbols(spec, tokenizer)
+    plan = StagePlan(name="symbols", steps=6)
+    random_state = torch.get_rng_state()
+    run_stage(whole, plan, tmp_path / "whole", workers=0)
+    torch.set_rng_state(random_state)
+
+    class Killed(Exception):
+        pass
+
+    calls = 0
+    loss = cut.loss
+
+    def fails_at_the_fourth(batch):
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise Killed
+        return loss(batch)
+
+    cut.loss = fails_at_the_fourth
+    with pytest.raises(Killed):
+        run_stage(cut, plan, tmp_path / "cut", workers=0, save_every_s=0.0)
+    fresh = tiny_symbols(spec, tokenizer)
+    torch.set_rng_state(random_state)
+    run_stage(fresh, plan, tmp_path / "cut", workers=0)
+    a = torch.load(tmp_path / "whole" / "symbols.ckpt", weights_only=True)
+    b = torch.load(tmp_path / "cut" / "symbols.ckpt", weights_only=True)
+    assert a["step"] == b["step"] == 6
+    for name, master in a["optimizer"]["masters"].items():
+        assert torch.allclose(master, b["optimizer"]["masters"][name], atol=0.05), name
+    rows = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
+    assert rows, "progress is written"
+
+
+def test_language_stage_trains_adapters_and_lm_but_not_the_frame_encoder(spec, tokenizer):
+    torch.manual_seed(2)
+    lm = build_part(spec.language)
+    perception = Perception(spec, lm.width)
+    stage = LanguageStage(perception, lm, tokenizer, clips=1, questions=2, seconds=(1,))
+    batch = next(b for b in map(stage.draw(), range(50)) if b["present"] == ("video", "audio", "imu"))
+    loss, parts = stage.loss(batch)
+    loss.backward()
+    assert np.isfinite(float(loss.detach())) and "words" in parts
+    assert all(p.grad is None for p in perception.encoders["video"].parameters())
+    for name in ("adapters.video.queries", "adapters.audio.queries", "encoders.imu.body.cls"):
+        assert dict(perception.named_parameters())[name].grad.abs().sum() > 0, name
+
+
+def test_stages_of_the_recipe_are_read_strictly(spec):
+    assert [p.name for p in plans(spec)][:2] == ["frames", "windows"]
+    wrong = spec.model_copy(update={"training": {"stages": [{"name": "frames", "step": 3}]}})
+    with pytest.raises(ConfigError, match="step"):
+        plans(wrong)
+
+
+# --- the world -------------------------------------------------------------------------------------------------------
+
+def test_splits_are_disjoint_and_training_never_draws_a_held_out_pair():
+    looks = {split: {make_scene(split, 7, i, seconds=8).look for i in range(40)} for split in ("train", "val", "test")}
+    assert not looks["train"] & looks["test"] and not looks["train"] & looks["val"] and not looks["val"] & looks["test"]
+    for i in range(150):
+        for thing in make_scene("train", 7, i, seconds=8).things:
+            assert not thing.names() & HELD_OUT_PAIRS
+        for thing in still_scene(np.random.default_rng(i)).things:
+            assert not thing.names() & HELD_OUT_PAIRS
+    shown = [set().union(*(t.names() for t in make_scene("compositional", 7, i, seconds=8).things)) & HELD_OUT_PAIRS
+             for i in range(40)]
+    assert sum(map(bool, shown)) >= 36, "compositional clips are made of held-out pairs"
+
+
+def test_at_least_half_of_the_clips_have_three_or_more_objects():
+    counts = [len(make_scene("test", 1, i).things) for i in range(400)]
+    assert np.mean([c >= 3 for c in counts]) >= 0.5 and max(counts) <= 5 and min(counts) >= 1
+
+
+def test_answers_follow_from_the_scene():
+    for i in range(60):
+        scene = make_scene("test", 3, i, seconds=8)
+        found = facts(scene, random.Random(i))
+        things = {(t.color, t.shape): t for t in scene.things}
+        for fact in found.get("event_when", []):
+            times = [e.t_s for t in scene.things for e in t.events]
+            assert any(fact.answer == f"at {int(t)} s" for t in times)
+            (span,) = fact.evidence
+            assert isinstance(span, Evidence) and span.end_s - span.start_s == 1
+        for fact in found.get("color", []):
+            assert fact.answer in {t.color for t in things.values()}
+        for fact in found.get("count", []):
+            if fact.slots["objs"] == "objects":
+                assert fact.answer == str(len(scene.things))
+        assert all(f.answer == CANNOT_TELL for f in found.get("unanswerable", []))
+        for question in make_questions(scene, random.Random(i)):
+            assert isinstance(question, Question) and len(question.accept) <= 4
+            assert all(0 <= e.start_s < e.end_s <= 8 for e in question.evidence)
