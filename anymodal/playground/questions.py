@@ -27,6 +27,7 @@ from anymodal.playground.world import (
     VISUAL_EVENTS,
     Scene,
     Thing,
+    heading,
     place_of,
 )
 from anymodal.types import Evidence
@@ -457,6 +458,8 @@ def describe(truth: Truth, second_s: int | None = None) -> str:
             name = f"{thing.size} {thing.color_at(low)} {thing.shape}"
             if second_s is not None:
                 name += f" {place_of(*(float(v) for v in thing.at(np.array(middle))))}"
+                way = heading(thing, low, high)
+                name += f" going {way}" if way not in (None, "still") else ""
                 name += "".join(f" {e.kind}" for e in thing.events if low <= e.t_s < high)
             parts.append(name)
     words = [", ".join(parts)] if parts else []

@@ -368,6 +368,22 @@ def _draw_motions(rng, duration_s: float) -> list[DeviceMotion]:
     return motions
 
 
+def heading(thing: Thing, low_s: float, high_s: float) -> str | None:
+    """Which way a thing goes between two moments: "left", "right", "up", "down", "still", or None where it turns, is
+    hardly to be seen or hardly moves."""
+    start, end = max(low_s, thing.appear_s), min(high_s, thing.vanish_s) - 1e-3
+    turns = any(e.kind in ("bounces", "collides", "stops") for e in thing.events if low_s <= e.t_s < high_s)
+    if turns or end - start <= 0.5:
+        return None
+    xs, ys = thing.at(np.array([start, end]))
+    dx, dy = float(xs[1] - xs[0]), float(ys[1] - ys[0])
+    if abs(dx) + abs(dy) < 0.01:
+        return "still"
+    if max(abs(dx), abs(dy)) <= 0.06:
+        return None
+    return ("right" if dx > 0 else "left") if abs(dx) > abs(dy) else ("down" if dy > 0 else "up")
+
+
 def place_of(x: float, y: float) -> str:
     """The third of the frame a point lies in, both ways."""
     column, row = min(int(x * 3), 2), min(int(y * 3), 2)

@@ -22,6 +22,7 @@ from anymodal.playground.offworld import off_world
 from anymodal.playground.questions import OUTSIDE, Question, make_questions
 from anymodal.playground.world import Scene, make_scene, rng_for
 from anymodal.training.clips import clip_signals, join
+from anymodal.training.packed import Packing, chunk_for, packed_attention_of
 from anymodal.training.windows import FrozenFrames
 from anymodal.training.words import window_words
 
@@ -184,7 +185,8 @@ def pack(tokenizer: TextTokenizer, rows: list[Question], longest: int, window_s:
 def packed_loss(lm, prefix: Tensor, packed: list[Packed]) -> tuple[Tensor, dict[str, float]]:
     """Weighted next-token loss over answers, and the share of wholly right answers by question type."""
     device, (batch, before, _) = prefix.device, prefix.shape
-    longest = max(len(p.ids) for p in packed)
+    chunk = chunk_for(max(max(p.place) for p in packed) + 1)
+    longest = -(-max(len(p.ids) for p in packed) // chunk) * chunk
 
     def grid(name: str, fill) -> Tensor:
         return torch.tensor([getattr(p, name) + [fill] * (longest - len(p.ids)) for p in packed], device=device)
@@ -192,12 +194,9 @@ def packed_loss(lm, prefix: Tensor, packed: list[Packed]) -> tuple[Tensor, dict[
     ids, owner, place, weight = grid("ids", 0), grid("owner", -1), grid("place", 0), grid("weight", 0.0)
     embeds = torch.cat([prefix, lm.model.get_input_embeddings()(ids)], 1)
     positions = torch.cat([torch.arange(before, device=device).expand(batch, -1), before + place], 1)
-    whose = torch.cat([torch.full((batch, before), -2, device=device), owner], 1)
-    order = torch.arange(before + longest, device=device)
-    causal = order[None, :] <= order[:, None]
-    allowed = causal & ((whose[:, None, :] == -2) | (whose[:, None, :] == whose[:, :, None]))
-    mask = torch.zeros(allowed.shape, dtype=embeds.dtype, device=device).masked_fill(~allowed, -1e9)[:, None]
-    hidden = lm.model.model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions).last_hidden_state
+    packing = Packing.of(before, owner, chunk, embeds.dtype)
+    with packed_attention_of(lm.model):
+        hidden = lm.model.model(inputs_embeds=embeds, position_ids=positions, packing=packing).last_hidden_state
     target = weight > 0
     chosen = hidden[:, before - 1 : -1][target]
     logits = lm.model.lm_head(chosen).float()

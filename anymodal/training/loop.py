@@ -44,6 +44,7 @@ class StagePlan:
     muon_lr: float = 0.02
     warmup: float = 0.02
     decay_from: float = 0.4
+    perception_lr: float = 1.0  # the share of the learning rates that everything but the language model gets
     options: dict[str, Any] | None = None
 
 
@@ -84,7 +85,8 @@ def run_stage(stage: Stage, plan: StagePlan, folder: Path, *, workers: int = 1, 
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{plan.name}.ckpt"
     optimizer = MasterOptimizer(stage.trainable(), lr=plan.lr, muon_lr=plan.muon_lr, warmup=plan.warmup,
-                                decay_from=plan.decay_from)
+                                decay_from=plan.decay_from,
+                                scale_of=lambda name: 1.0 if name.startswith("language.") else plan.perception_lr)
     first = 0
     if checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True)

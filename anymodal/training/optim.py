@@ -6,7 +6,7 @@ Muon: Jordan et al. 2024 (torch.optim.Muon). Masters hold what bf16 rounds away.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,25 +15,31 @@ from torch import Tensor, nn
 class MasterOptimizer:
     """Steps fp32 copies of `named` parameters and writes them back in the parameters' own dtype.
 
-    `progress` in [0, 1] drives a warm-up, a plateau, and a cosine decay to a tenth of the learning rate.
+    `progress` in [0, 1] drives a warm-up, a plateau, and a cosine decay to a twentieth of the learning rate.
+    `scale_of` gives a parameter's share of the learning rate by its name.
     """
 
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]], *, lr: float, muon_lr: float,
-                 weight_decay: float = 0.01, warmup: float = 0.02, decay_from: float = 0.4) -> None:
+                 weight_decay: float = 0.01, warmup: float = 0.02, decay_from: float = 0.4,
+                 scale_of: Callable[[str], float] | None = None) -> None:
         self.named = [(n, p) for n, p in named if p.requires_grad]
         self.warmup, self.decay_from = warmup, decay_from
         self.masters = {n: p.detach().float().clone().requires_grad_(True) for n, p in self.named}
-        matrices = [m for n, m in self.masters.items() if _is_hidden_matrix(n, m)]
-        rest = [m for n, m in self.masters.items() if not _is_hidden_matrix(n, m)]
+        scale_of = scale_of or (lambda _: 1.0)
+
+        def groups(hidden: bool, base_lr: float) -> list[dict]:
+            by_lr: dict[float, list[Tensor]] = {}
+            for name, master in self.masters.items():
+                if _is_hidden_matrix(name, master) == hidden:
+                    by_lr.setdefault(base_lr * scale_of(name), []).append(master)
+            return [{"params": params, "lr": rate, "base_lr": rate} for rate, params in by_lr.items()]
+
         self.parts: list[torch.optim.Optimizer] = []
-        if matrices:
+        if matrices := groups(True, muon_lr):
             self.parts.append(torch.optim.Muon(matrices, lr=muon_lr, weight_decay=weight_decay, momentum=0.95,
                                                adjust_lr_fn="original"))
-        if rest:
+        if rest := groups(False, lr):
             self.parts.append(torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0))
-        for part in self.parts:
-            for group in part.param_groups:
-                group["base_lr"] = group["lr"]
 
     def scale(self, progress: float) -> float:
         if progress < self.warmup:

@@ -27,6 +27,7 @@ from anymodal.playground.world import (
     VISUAL_EVENTS,
     Scene,
     Thing,
+    heading,
     make_scene,
     place_of,
     rng_for,
@@ -75,12 +76,8 @@ def _thing_facts(thing: Thing, low: float, high: float) -> Iterator[tuple[str, i
     here = [e for e in thing.events if low <= e.t_s < high]
     if len(here) < 2:
         yield "event", ASPECTS["event"].index(here[0].kind if here else "nothing new")
-    if not any(e.kind in ("bounces", "collides", "stops") for e in here) and end - start > 0.5:
-        dx, dy = xs[1] - xs[0], ys[1] - ys[0]
-        if abs(dx) + abs(dy) < 0.01:
-            yield "moves", 4
-        elif max(abs(dx), abs(dy)) > 0.06:
-            yield "moves", (1 if dx > 0 else 0) if abs(dx) > abs(dy) else (3 if dy > 0 else 2)
+    if (way := heading(thing, low, high)) is not None:
+        yield "moves", MOVES.index(way)
     if thing.recolor and low <= thing.recolor[0] < high:
         yield "becomes", COLORS.index(thing.recolor[1])
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from anymodal.playground.world import PLACES, Scene, place_of
+from anymodal.playground.world import PLACES, Scene, heading, place_of
 from anymodal.training.windows import HEARD, MOVED, motion_claims, sound_claims
 
 NOTHING = ("nothing",)
+# as "left" and "up" are places too, a token says where a thing goes in other words
+WAYS = {"left": ("west",), "right": ("east",), "up": ("upward",), "down": ("downward",)}
 
 
 def window_words(scene: Scene, window: int) -> dict[str, list[tuple[str, ...]]]:
@@ -28,6 +30,7 @@ def window_words(scene: Scene, window: int) -> dict[str, list[tuple[str, ...]]]:
         words += [w for e in thing.events if low <= e.t_s < high for w in e.kind.split()]
         if thing.recolor and low <= thing.recolor[0] < high:
             words.append(thing.recolor[1])
+        words += WAYS.get(heading(thing, low, high), ())
         xs, ys = (v.tolist() for v in thing.at(np.array([start, end])))
         for place in {place_of(xs[0], ys[0]), place_of(xs[1], ys[1])}:
             places[PLACES.index(place)] += [*words, *place.split()]
