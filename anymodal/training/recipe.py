@@ -113,9 +113,8 @@ def plans(spec: BundleSpec) -> list[StagePlan]:
     try:
         return [StagePlan(**row) for row in spec.training.get("stages", [])]
     except TypeError as error:
-        raise ConfigError(f"training.stages: {error}", fix="keys: name, steps, lr, muon_lr, warmup, decay_from, perception_lr, "
-                              "options")\
-            from error
+        keys = ", ".join(StagePlan.__dataclass_fields__)
+        raise ConfigError(f"training.stages: {error}", fix=f"keys: {keys}") from error
 
 
 def open_recipe(bundle: str, run: Path | None = None, device: str = "cpu", fresh: bool = False) -> Recipe:
