@@ -5,11 +5,16 @@
     |   |-- MediaError        a file, stream or codec                (exit 3)
     |   |-- SidecarError      an IMU or other sensor table           (exit 3)
     |   |-- QuestionError     empty, too long, or at a wrong time    (exit 2)
+    |   |-- SessionError      a session used wrongly, or closed      (exit 2)
+    |   |-- PacketError       a pushed packet that is no use         (exit 3)
     |   `-- ManifestError     a row of a job's manifest              (exit 4)
     |-- ConfigError           a YAML key, value or bundle name       (exit 5)
     |   `-- WeightsError      weights that do not fit the bundle     (exit 5)
     |-- MissingExtraError     an optional part is not installed      (exit 6)
     |-- OutputError           a result cannot be written             (exit 7)
+    |-- LogError              a session's log cannot be used         (exit 9)
+    |   |-- FencedError       another writer has taken the log over
+    |   `-- LogFullError      its disk or its quota is full
     `-- RuntimeFault          a running part failed or is too busy   (exit 8)
         |-- BusyError         an admission limit was reached
         `-- PlacementError    the cluster lacks a resource
@@ -60,6 +65,14 @@ class QuestionError(InputError):
     exit_code = 2
 
 
+class SessionError(InputError):
+    exit_code = 2
+
+
+class PacketError(InputError):
+    exit_code = 3
+
+
 class ManifestError(InputError):
     exit_code = 4
 
@@ -78,6 +91,18 @@ class MissingExtraError(AnymodalError):
 
 class OutputError(AnymodalError):
     exit_code = 7
+
+
+class LogError(AnymodalError):
+    exit_code = 9
+
+
+class FencedError(LogError):
+    pass
+
+
+class LogFullError(LogError):
+    pass
 
 
 class RuntimeFault(AnymodalError):

@@ -22,7 +22,11 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Percept:
-    """A window after perception: a few tokens, and the counts that an answer reports."""
+    """A window after perception: a few tokens, and the counts that an answer reports.
+
+    `repeats`: stream -> the earlier window whose tokens it repeats, for a stream that had not changed; its Tokens are
+    given all the same. `gap`: why a live source has nothing here; such a window may have no tokens.
+    """
 
     session: str
     index: int
@@ -31,6 +35,8 @@ class Percept:
     tokens: tuple[Tokens, ...]
     frames: int = 0
     dropped: int = 0
+    repeats: Mapping[str, int] = field(default_factory=dict)
+    gap: str = ""
 
     @classmethod
     def of(cls, session: str, window: Window, tokens: list[Tokens]) -> Percept:
