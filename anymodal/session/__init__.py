@@ -5,7 +5,8 @@ KV cache is a cache of it.
 |---|---|
 | log | what a log stores: `Percept`s and the entries (turns, rules, events, feeds), and the `SessionLog` interface |
 | values | arrays and rows as bytes, in the dtype that is stored; rounding to it |
-| sqlite_log | the log in one SQLite file, the embedded default |
+| sqlite_log | the log in one SQLite file, the embedded default; `forget` |
+| sqlite_file | that file: tables, checks, errors in words |
 
 Only what answers needs torch: reading and forgetting a log do not.
 """

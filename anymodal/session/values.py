@@ -25,7 +25,7 @@ STORED = (BFLOAT16, "float16", "float32")
 
 def to_bfloat16(values: np.ndarray) -> np.ndarray:
     """float32 -> the nearest bfloat16's bits, uint16, ties to even; not-a-number stays so."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    bits = np.asarray(values, np.float32, order="C").view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return np.where(np.isnan(values), np.uint32(0x7FC0), rounded).astype(np.uint16)
 
@@ -55,7 +55,7 @@ def pack_array(values: np.ndarray, dtype: str | None = None) -> bytes:
     if name not in _CODES:
         raise ValueError(f"no way to store an array of {name}; known: {', '.join(_CODES)}")
     shape = struct.pack(f"<BB{values.ndim}I", _CODES[name], values.ndim, *values.shape)
-    plain = to_bfloat16(values) if name == BFLOAT16 else np.ascontiguousarray(values, np.dtype(name).newbyteorder("<"))
+    plain = to_bfloat16(values) if name == BFLOAT16 else np.asarray(values, np.dtype(name).newbyteorder("<"))
     return _sealed(shape + plain.tobytes())
 
 
