@@ -18,6 +18,7 @@ from anymodal.language.tokenizer import TextTokenizer
 from anymodal.perception import Perception
 from anymodal.playground.questions import CANNOT_TELL, Question, facts, make_questions
 from anymodal.playground.world import HELD_OUT_PAIRS, PLACES, make_scene, still_scene
+from anymodal.stages.items import Percept
 from anymodal.training.clips import clip_signals, coded
 from anymodal.training.language import DrawClips, LanguageStage, clip_prefix, pack, packed_loss, soft_tokens
 from anymodal.training.loop import StagePlan, run_stage
@@ -52,7 +53,7 @@ def parts(spec):
 def test_packed_questions_score_as_forks_of_the_cache_do(spec, tokenizer, parts):
     """The loss of a packed question is that of the mind's own path: windows one by one, a fork, the answer."""
     perception, lm = parts
-    batch = DrawClips(5, 1, 3, (8,), 1, None, 1.0, 96)(0)
+    batch = DrawClips(5, 1, 3, (8,), 1, None, 1.0, 2, False, 96)(0)
     batch["present"] = ("video", "audio", "imu")
     with torch.inference_mode():
         soft = soft_tokens(FrozenFrames(perception), batch)
@@ -61,7 +62,7 @@ def test_packed_questions_score_as_forks_of_the_cache_do(spec, tokenizer, parts)
         packed = [float(packed_loss(lm, prefix, [pack(tokenizer, [row], 96, 1.0)])[0]) for row in rows]
         together = float(packed_loss(lm, prefix, [pack(tokenizer, rows, 96, 1.0)])[0])
         mind = Mind(spec, lm, tokenizer, Calibration())
-        state = mind.start()
+        state = mind.open()
         signals = batch["signals"]
         for k in range(8):
             frames = signals.frames[signals.index[k]][signals.valid[k]]
@@ -70,13 +71,12 @@ def test_packed_questions_score_as_forks_of_the_cache_do(spec, tokenizer, parts)
                 "audio": Signal("audio", signals.audio[k], 16000, float(k)),
                 "imu": Signal("imu", signals.imu[k], 50, float(k))})
             (tokens,) = perception.encode("s", [window])
-            mind.extend(state, tokens, t0_s=float(k), t1_s=k + 1.0)
+            mind.extend(state, Percept.of("s", window, tokens))
         for row, expected in zip(rows, packed, strict=True):
             asked = question_ids(tokenizer, row.question, 96)
             said = answer_ids(tokenizer, row.answer, row.evidence, 1.0)
-            cache = mind._fork(state.cache, state.windows[-1].length)
-            embeds = lm.model.get_input_embeddings()(torch.tensor([asked + said]))
-            out = lm.model(inputs_embeds=embeds, past_key_values=cache).logits[0, len(asked) - 1 : -1].float()
+            forks = mind.fork(state, [asked])
+            out = torch.cat([forks.logits, *(forks.step(torch.tensor([token])) for token in said[:-1])]).float()
             weight = torch.tensor(pack(tokenizer, [row], 96, 1.0).weight[len(asked):])
             losses = nn.functional.cross_entropy(out, torch.tensor(said), reduction="none")
             assert float((losses * weight).sum() / weight.sum()) == pytest.approx(expected, abs=2e-4)

@@ -18,6 +18,7 @@ FAR: tuple[str, ...] = split_block(FAR_TEXT)
 TYPED: tuple[str, ...] = split_block(TYPED_TEXT)
 
 _PLURALS = {"animals": "animal", "people": "person", "things": "thing", "items": "item", "vehicles": "vehicle"}
+_NOUNS = frozenset(("animal", "person", "vehicle", "item", "garment", "thing", "being", "food", "nature", "building"))
 _NO_SLOTS = {kind for kind, slots in SLOTS.items() if not slots}
 _NOT_BORROWED = _NO_SLOTS | {"describe_at", "yn_device", "device_when"}
 _BORROWED = tuple(kind for kind in TEMPLATES if kind not in _NOT_BORROWED)
@@ -105,7 +106,7 @@ def _word(rng: random.Random, name: str, taken: dict[str, str]) -> str:
     key = name.rstrip("2")
     single = _PLURALS.get(key, key)
     options = LEXICON[single]
-    word = rng.choice(options)
+    word = _made_up(rng) if single in _NOUNS and rng.random() < 0.2 else rng.choice(options)
     other = taken.get(key)
     while other in (word, plural(word)):
         word = rng.choice(options)
@@ -138,7 +139,17 @@ def _outside_slots(rng: random.Random) -> dict[str, str]:
 
 def _noun(rng: random.Random) -> str:
     """A noun: people and animals oftenest, since they are what is asked about most."""
+    if rng.random() < 0.3:
+        return _made_up(rng)
     return rng.choice(LEXICON[rng.choice(("animal", "person", "vehicle", "item", "garment", "thing"))])
+
+
+def _made_up(rng: random.Random) -> str:
+    """A word that nobody knows, so that what is declined is any noun but the world's own, not only those listed here."""
+    heads, tails = ("b br c ch cl d dr f fl g gl gr h j k l m n p pl pr qu r s sc sh sl sn sp st t th tr v w z".split(),
+                    ("", "", "", "n", "r", "l", "m", "ck", "st", "nd", "sh", "x", "t", "p", "ng", "d"))
+    return "".join(rng.choice(heads) + rng.choice(("a", "e", "i", "o", "u", "oo", "ea", "ai", "y")) + rng.choice(tails)
+                   for _ in range(rng.choice((1, 2, 2, 3))))
 
 
 def _typed(rng: random.Random) -> str:

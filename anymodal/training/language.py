@@ -22,6 +22,7 @@ from anymodal.playground.offworld import off_world
 from anymodal.playground.questions import OUTSIDE, Question, make_questions
 from anymodal.playground.world import Scene, make_scene, rng_for
 from anymodal.training.clips import clip_signals, join
+from anymodal.training.drills import drills
 from anymodal.training.packed import Packing, chunk_for, packed_attention_of
 from anymodal.training.windows import FrozenFrames
 from anymodal.training.words import window_words
@@ -44,6 +45,8 @@ class DrawClips:
     reuse: int
     kinds: tuple[str, ...] | None
     noise: float
+    drilled: int
+    alone: bool
     image_px: int
     split: str = "train"
 
@@ -59,22 +62,29 @@ class DrawClips:
             rng = rng_for(self.split, self.seed + 2_000_000, index)
             scene = make_scene(self.split, self.seed, index, seconds=length)
             signals.append(clip_signals(scene, self.image_px, rng=rng))
-            asked.append(questions_about(scene, dice, self.questions, present, self.kinds, self.noise))
+            asked.append(questions_about(scene, dice, self.questions, present, self.kinds, self.noise,
+                                         self.drilled, self.alone))
             words += [window_words(scene, k) for k in range(length)]
         return {"signals": join(signals), "windows": length, "present": present, "asked": asked,
                 "words": words, "key": key}
 
 
 def questions_about(scene: Scene, dice: random.Random, count: int, present: tuple[str, ...],
-                    kinds: tuple[str, ...] | None = None, noise: float = 1.0) -> list[Question]:
-    """`count` questions, one of them for a description of one second, and one from outside the world.
+                    kinds: tuple[str, ...] | None = None, noise: float = 1.0, drilled: int = 0,
+                    alone: bool = False) -> list[Question]:
+    """`count` questions, one of them for a description of one second; then drills, and one from outside the world.
 
     kinds: only these types, at first: the few that are answered by reading one token of one window.
-    noise: how much the wording is varied by synonyms, casing and typos.
+    noise: how much the wording is varied by synonyms, casing and typos. drilled: so many drills more.
+    alone: drills of one lookup, and none of the other questions.
     """
+    if alone:
+        return drills(scene, dice, drilled, present, alone) or [
+            Question("off_world", off_world(dice, noise=noise), OUTSIDE)]
     dense = make_questions(scene, dice, count=1, kinds=("describe_at",), present=present, noise=noise)
     rows = make_questions(scene, dice, count=count - len(dense), present=present, kinds=kinds, noise=noise)
-    return [*rows, *dense, Question("off_world", off_world(dice, noise=noise), OUTSIDE)]
+    return [*rows, *dense, *drills(scene, dice, drilled, present),
+            Question("off_world", off_world(dice, noise=noise), OUTSIDE)]
 
 
 class LanguageStage:
@@ -84,9 +94,11 @@ class LanguageStage:
 
     def __init__(self, perception, lm, tokenizer: TextTokenizer, *, seed: int = 3, clips: int = 8, questions: int = 13,
                  seconds: tuple[int, ...] = (8,), reuse: int = 2, words: float = 0.4,
-                 kinds: tuple[str, ...] | None = None, noise: float = 1.0) -> None:
+                 kinds: tuple[str, ...] | None = None, noise: float = 1.0, drilled: int = 0,
+                 alone: bool = False) -> None:
         self.perception, self.lm, self.tokenizer = perception, lm, tokenizer
-        self.options = (seed, clips, questions, tuple(seconds), reuse, tuple(kinds) if kinds else None, noise)
+        self.options = (seed, clips, questions, tuple(seconds), reuse, tuple(kinds) if kinds else None, noise, drilled,
+                        alone)
         self.frozen = FrozenFrames(perception)
         self.words = words  # weight of what each token should say
         self._known: dict[str, list[int]] = {}

@@ -30,6 +30,8 @@ class DrawSymbols:
     seconds: tuple[int, ...]
     kinds: tuple[str, ...] | None
     noise: float
+    drilled: int
+    alone: bool
 
     def __call__(self, step: int) -> dict:
         dice = random.Random(f"symbols/{self.seed}/{step}")
@@ -38,7 +40,8 @@ class DrawSymbols:
         for i in range(max(1, round(self.clips * min(2.0, 8 / length)))):
             scene = make_scene("train", self.seed, step * 1000 + i, seconds=length)
             words += [window_words(scene, k) for k in range(length)]
-            asked.append(questions_about(scene, dice, self.questions, present, self.kinds, self.noise))
+            asked.append(questions_about(scene, dice, self.questions, present, self.kinds, self.noise,
+                                         self.drilled, self.alone))
         return {"words": words, "windows": length, "present": present, "asked": asked}
 
 
@@ -48,9 +51,10 @@ class SymbolStage:
     name = "symbols"
 
     def __init__(self, lm, tokenizer: TextTokenizer, *, seed: int = 6, clips: int = 8, questions: int = 13,
-                 seconds: tuple[int, ...] = (2, 4, 8), kinds: tuple[str, ...] | None = None, noise: float = 1.0) -> None:
+                 seconds: tuple[int, ...] = (2, 4, 8), kinds: tuple[str, ...] | None = None, noise: float = 1.0,
+                 drilled: int = 0, alone: bool = False) -> None:
         self.lm, self.tokenizer = lm, tokenizer
-        self.options = (seed, clips, questions, tuple(seconds), tuple(kinds) if kinds else None, noise)
+        self.options = (seed, clips, questions, tuple(seconds), tuple(kinds) if kinds else None, noise, drilled, alone)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.lm.model.named_parameters(prefix="language")

@@ -1,0 +1,145 @@
+"""Drills: dense questions for training alone, every token of whose answers has to be looked up.
+
+    color at 3 s: circle                    ->  yellow
+    shape at 3 s: pink, white               ->  ring, star
+    place of the red circle at 0, 2 s       ->  left, gone
+    when: the ring appears, the bell starts ->  3, 5
+    sound at 1, 4 s                         ->  bell, silence
+
+A question for users looks up one thing. Descriptions name colour before shape, so that from them a model learns to find a
+thing by its colour; finding it by its shape stayed at chance until it was drilled.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from anymodal.playground.questions import Question
+from anymodal.playground.world import Scene, Thing, heading, place_of
+from anymodal.training.windows import EDGE
+
+GONE = "gone"
+MOST = 3  # lookups in one drill
+
+
+def drills(scene: Scene, dice: random.Random, count: int, present: tuple[str, ...], alone: bool = False) -> list[Question]:
+    """At most `count` drills about a scene, in the modalities that are present. `alone`: one lookup each, by an object's
+    colour or shape, and nothing else: the circuit that does it forms within 250 steps of this, and hardly among others.
+    """
+    if alone:
+        return _lookups(scene, dice, count) if "video" in present else []
+    makers = [m for modality, m in _MAKERS if modality in present]
+    found: list[Question] = []
+    for _ in range(3 * count):
+        if makers and len(found) < count:
+            found += [drill for drill in dice.choice(makers)(scene, dice) if not _dull(drill) or dice.random() < 0.15]
+    return found
+
+
+def _dull(drill: Question) -> bool:
+    said = drill.answer.split(", ")
+    return len(said) > 1 and len(set(said)) == 1
+
+
+def _lookups(scene: Scene, dice: random.Random, count: int) -> list[Question]:
+    found = []
+    for _ in range(2 * count):
+        k, (key, value) = dice.randrange(int(scene.duration_s)), dice.choice(_PAIRS)
+        once = _rows(scene, k, key, value)
+        if once and len(found) < count:
+            a, b = dice.choice(once)
+            when = f" at {k} s" if scene.duration_s > 1 else ""
+            found.append(Question(f"drill_{value}_by_{key}", f"{value}{when}: {a}", b))
+    return found
+
+
+def _rows(scene: Scene, k: int, key: str, value: str) -> list[tuple[str, str]]:
+    """(key, value) of the things in second k whose key no other has."""
+    shown = [t for t in scene.things if min(t.vanish_s, k + 1.0) - max(t.appear_s, float(k)) > 0.15]
+    rows = [(_KEYS[key](t, k), _VALUES[value](t, k)) for t in shown]
+    return [(a, b) for a, b in rows if b and sum(a == other for other, _ in rows) == 1]
+
+
+def _of_many_things(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """One attribute of several things in one second, found by another."""
+    k = dice.randrange(int(scene.duration_s))
+    key = dice.choice(("color", "shape", "shape"))
+    value = dice.choice([v for v in _VALUES if v != key])
+    once = _rows(scene, k, key, value)
+    if once:
+        yield _drill(dice, f"{value} at {k} s: ", once)
+
+
+def _of_one_thing(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """Where or what one thing is, over time."""
+    if not scene.things:
+        return
+    thing, value = dice.choice(scene.things), dice.choice(("place", "place", "color", "way", "event"))
+    if sum(t.color == thing.color and t.shape == thing.shape for t in scene.things) > 1:
+        return
+    name = thing.shape if sum(t.shape == thing.shape for t in scene.things) == 1 else f"{thing.color} {thing.shape}"
+    rows = []
+    for k in range(int(scene.duration_s)):
+        seen_s = min(thing.vanish_s, k + 1.0) - max(thing.appear_s, float(k))
+        said = _VALUES[value](thing, k) if seen_s > 0.15 else GONE if seen_s <= 0 else ""
+        rows += [(str(k), said)] if said else []
+    if rows:
+        yield _drill(dice, f"{value} of the {name} at ", rows, " s", sort=True)
+
+
+def _times(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """When several things happened."""
+    rows = [(f"the {t.color_at(e.t_s)} {t.shape} {e.kind}", str(int(e.t_s))) for t in scene.things for e in t.events]
+    rows = [row for row in rows if sum(row[0] == other for other, _ in rows) == 1]
+    if rows:
+        yield _drill(dice, "when: ", rows)
+
+
+def _sounds(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    rows = []
+    for k in range(int(scene.duration_s)):
+        said = [f"{s.pitch} {s.kind}" for s in scene.sounds if s.t0_s < k + 0.9 and s.t1_s > k + 0.1]
+        rows += [(str(k), said[0] if said else "silence")] if len(said) < 2 else []
+    if rows:
+        yield _drill(dice, "sound at ", rows, " s", sort=True)
+
+
+def _motions(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    rows = []
+    for k in range(int(scene.duration_s)):
+        said = [m.kind for m in scene.motions if m.t0_s < k + 0.85 and m.t1_s > k + 0.15]
+        rows += [(str(k), said[0] if said else "still")] if len(said) < 2 else []
+    if rows:
+        yield _drill(dice, "device at ", rows, " s", sort=True)
+
+
+def _drill(dice: random.Random, head: str, rows: list[tuple[str, str]], tail: str = "", sort: bool = False) -> Question:
+    chosen = dice.sample(rows, min(len(rows), dice.choice((1, 1, 1, 2, MOST))))
+    if sort:
+        chosen.sort(key=lambda row: int(row[0]))
+    return Question("drill", head + ", ".join(key for key, _ in chosen) + tail, ", ".join(said for _, said in chosen))
+
+
+def _place(thing: Thing, k: int) -> str:
+    """Where it is at the end of second k; "" on the border of two places."""
+    xs, ys = thing.at(np.array([min(k + 1.0, thing.vanish_s) - 1e-3]))
+    x, y = float(xs[0]), float(ys[0])
+    return "" if min(abs(v - b) for v in (x, y) for b in (1 / 3, 2 / 3)) < EDGE else place_of(x, y)
+
+
+def _event(thing: Thing, k: int) -> str:
+    here = [e.kind for e in thing.events if k <= e.t_s < k + 1.0]
+    return "nothing" if not here else here[0] if len(here) == 1 else ""
+
+
+_KEYS: dict[str, Callable[[Thing, int], str]] = {
+    "color": lambda t, k: t.color_at(float(k)), "shape": lambda t, k: t.shape}
+_VALUES: dict[str, Callable[[Thing, int], str]] = {
+    **_KEYS, "size": lambda t, k: t.size, "place": _place, "way": lambda t, k: heading(t, k, k + 1.0) or "",
+    "event": _event}
+_PAIRS = (("shape", "color"), ("shape", "size"), ("shape", "place"), ("color", "shape"), ("color", "place"))
+_MAKERS = (("video", _of_many_things), ("video", _of_many_things), ("video", _of_many_things), ("video", _of_one_thing),
+           ("video", _of_one_thing), ("video", _times), ("audio", _sounds), ("imu", _motions))
