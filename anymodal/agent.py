@@ -8,7 +8,7 @@
 |---|---|---|---|---|
 | Source | a file, folder, address | Windows on the media clock | the next window being asked for | decodes no further |
 | Perceive | Windows | Percepts: a few tokens a window | a full batch, or the clip's end | - |
-| Think | Percepts | a longer KV cache | - | forgets the oldest windows past `context_windows` |
+| Think | Percepts | a longer KV cache | - | merges the oldest windows, past `memory.budget_tokens` |
 | Think | a Question | text, then evidence and confidence | all windows, or those up to `at_s` | - |
 
 Every stage is pulled by the one after it, so no more than a batch of windows is ever held. Questions share one pass:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anymodal.errors import ConfigError, nearest
 from anymodal.shadow import check_not_shadowed
@@ -50,10 +50,41 @@ class PromptSpec(_Strict):
     max_answer_tokens: int = 48
 
 
+LABEL_TOKENS = 10  # at most, of what announces a window: "<window> 12:34:56.5"
+
+
+class MemorySpec(_Strict):
+    """What the mind keeps of a stream, in tokens. The list of entries never exceeds `budget_tokens`."""
+
+    budget_tokens: int = Field(2048, gt=0)
+    compact_at: float = Field(0.85, gt=0, lt=1)  # a list fuller than this share of the budget is compacted,
+    compact_to: float = Field(0.5, gt=0, lt=1)  # to this share,
+    keep_recent: float = Field(0.25, ge=0, lt=1)  # with the newest windows left whole, this share of the budget
+    slices: int = Field(8, ge=0)  # windows over which the compacted list is prefilled beside the one in use
+    turn_tokens: int = Field(256, ge=0)  # of earlier questions and answers, in a question's own fork
+    recalled_tokens: int = Field(512, ge=0)  # of windows brought back for a question, in its own fork
+
+    @property
+    def window_tokens(self) -> int:
+        """The most that one window may have: while a compaction is prepared, each of its windows must still fit."""
+        return int((1 - self.compact_at) * self.budget_tokens / (self.slices + 1))
+
+    @model_validator(mode="after")
+    def _fits(self) -> MemorySpec:
+        after = self.compact_to * self.budget_tokens + self.slices * self.window_tokens
+        if after >= self.compact_at * self.budget_tokens:
+            raise ValueError(f"a list compacted to {self.compact_to} is full again {self.slices} windows later; raise "
+                             "compact_at, or lower compact_to or slices")
+        if self.keep_recent >= min(self.compact_to, self.compact_at - self.compact_to):
+            raise ValueError(f"keep_recent {self.keep_recent} leaves nothing to merge: it must be less than compact_to "
+                             "and than compact_at - compact_to")
+        return self
+
+
 class BundleSpec(_Strict):
     name: str
     window_s: float = Field(1.0, gt=0)
-    context_windows: int = Field(64, gt=0)
+    memory: MemorySpec = Field(default_factory=MemorySpec)
     modalities: dict[str, ModalitySpec]
     language: PartSpec
     joint_text: PartSpec | None = None
@@ -121,13 +152,26 @@ def parse_spec(raw: dict[str, Any], where: str = "bundle") -> BundleSpec:
         raise ConfigError(
             f"{where}: prompt.order names {unknown[0]!r}", fix=nearest(unknown[0], spec.modalities)
         )
+    _check_window_fits(spec, where)
     return spec
+
+
+def _check_window_fits(spec: BundleSpec, where: str) -> None:
+    """A window with every modality must fit the memory, as far as adapters say how many tokens they make."""
+    queries = [m.adapter.options.get("queries", 0) for m in spec.modalities.values()]
+    window = LABEL_TOKENS + sum(q for q in queries if isinstance(q, int))
+    memory = spec.memory
+    if window > memory.window_tokens:
+        raise ConfigError(f"{where}: memory.budget_tokens {memory.budget_tokens} is too few: a window has up to {window} "
+                          f"tokens, there is room for {memory.window_tokens}",
+                          fix=f"set memory.budget_tokens to {memory.budget_tokens * window // memory.window_tokens + 99}"
+                          if memory.window_tokens else "raise memory.budget_tokens")
 
 
 def _model_at(loc: tuple) -> type[BaseModel]:
     model: type[BaseModel] = BundleSpec
-    steps = {"modalities": ModalitySpec, "prompt": PromptSpec, "encoder": PartSpec, "adapter": PartSpec,
-             "language": PartSpec, "joint_text": PartSpec}
+    steps = {"modalities": ModalitySpec, "prompt": PromptSpec, "memory": MemorySpec, "encoder": PartSpec,
+             "adapter": PartSpec, "language": PartSpec, "joint_text": PartSpec}
     for part in loc:
         model = steps.get(str(part), model)
     return model

@@ -121,7 +121,7 @@ def weights_checks(model: str) -> Iterator[Check]:
         files = sorted(bundle.folder.glob("*.safetensors"))
         sized = bundle.perception and sum(f.stat().st_size for f in files)
         mind = bundle.mind
-        answer = [a for a in mind.answer(mind.start(), "what do you see?") if isinstance(a, Answer)]
+        answer = [a for a in mind.answer(mind.open(), "what do you see?") if isinstance(a, Answer)]
         if not answer:
             yield Check(name, False, "loads, but does not answer", f"anymodal train {model}", core=True)
             return

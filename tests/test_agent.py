@@ -148,12 +148,17 @@ def test_passes_may_interleave(agent, folder, clip):
         assert [p.text for _, p in got][: len(texts) - 1] == texts[:-1]
 
 
-def test_long_clips_forget_the_oldest_windows(folder):
+def test_long_clips_are_merged_to_fit_the_memory(folder):
     path = random_bundle(folder / "short", name="short")
-    path.write_text(path.read_text().replace("window_s: 1.0", "window_s: 1.0\ncontext_windows: 4"))
-    clip = make_video(folder / "long.mp4", [gradient_frame(32, i) for i in range(40)], rate_hz=4)
-    answer = load(path).ask(clip, "what?")
-    assert 2 <= answer.windows_seen <= 4
+    memory = "memory: {budget_tokens: 48, compact_at: 0.6, compact_to: 0.4, keep_recent: 0.15, slices: 0}"
+    path.write_text(path.read_text().replace("window_s: 1.0", f"window_s: 1.0\n{memory}"))
+    clip = make_video(folder / "long.mp4", [gradient_frame(32, i) for i in range(80)], rate_hz=4)
+    agent = load(path)
+    compactions, extend = [], agent.think.mind.extend
+    agent.think.mind.extend = lambda *given: compactions.append(extend(*given))
+    answer = agent.ask(clip, "what?")
+    assert answer.windows_seen == 20 and answer.frames_seen == 80, "what was merged was seen"
+    assert any(compactions)
 
 
 def test_bad_bundles_and_devices(folder, tmp_path):

@@ -1,24 +1,37 @@
-"""The mind: a session's tokens in, answers out. It keeps a KV cache of what was seen and forks it per question.
+"""The mind: a session's windows in, answers out. It keeps the keys and values of what the memory holds, and forks them.
 
-The cache only ever grows by whole windows; asking never changes it. `at_s` answers from the windows that had ended
-by then. When more than `context_windows` have been seen, the cache is made anew from the most recent half of them.
+    state = mind.open()                            or rebuilt from a log: mind.open(compaction, windows)
+    compaction = mind.extend(state, percept)       a window is seen; what to log, if the memory was compacted
+    for piece in mind.answer(state, question): ...
+    mind.judge(state, ["is a bell ringing?", ...])
+
+Asking never changes the state. Between compactions windows are only appended to the cache (the trunk); a compacted
+list is prefilled beside it, a slice with every window, and takes its place at a window that the memory names.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from anymodal.config import BundleSpec
-from anymodal.language.prompt import AnswerReader, check_question, question_ids, window_label
-from anymodal.language.tokenizer import BOS, EOS, TextTokenizer
-from anymodal.types import Answer, Delta, Tokens
+from anymodal.errors import QuestionError
+from anymodal.language.capability import Capability
+from anymodal.language.forks import Forks, Trunk
+from anymodal.language.prompt import AnswerReader, answer_ids, check_question, question_ids, window_label
+from anymodal.language.tokenizer import BOS, EOS, TextTokenizer, clock
+from anymodal.memory import Compaction, Memory, Span
+from anymodal.session.log import Turn
+from anymodal.stages.items import Percept
+from anymodal.types import Answer, Delta, Evidence
+
+YES, NO = "yes", "no"
+SURE = 0.5  # a judgement from here on comes with its evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,66 +45,124 @@ class Calibration:
         return 1 / (1 + math.exp(-(self.scale * logprob + self.offset)))
 
 
-@dataclass(slots=True)
-class _Seen:
-    """One window in the cache: its tokens, and the cache's length after it."""
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """`yes`: probability that the answer is yes rather than no. Evidence only where it was asked for and is likely."""
 
-    tokens: list[Tokens]
-    frames: int
-    dropped: int
-    t1_s: float
-    length: int
+    yes: float
+    evidence: tuple[Evidence, ...] = ()
 
 
 @dataclass(slots=True)
 class MindState:
-    """What the mind knows of one session."""
+    """What the mind knows of one session. `made`: compactions that rebuilding brought about; log those not logged."""
 
-    cache: DynamicCache
-    windows: list[_Seen] = field(default_factory=list)
-    forgotten: int = 0  # windows that left the context
+    memory: Memory
+    trunk: Trunk
+    beside: Trunk | None = None  # the list that will follow, prefilled as far as it is due
+    made: list[Compaction] = field(default_factory=list)
+
+    @property
+    def exact_from_s(self) -> float:
+        """The earliest `at_s` that this state answers: before it, open another one from the log."""
+        return self.memory.in_effect_s
 
 
 class Mind:
-    """Answers questions over the tokens of a session."""
+    """Answers questions over the windows of a session. Raises ConfigError where the language model cannot hold one."""
 
     def __init__(self, spec: BundleSpec, lm: nn.Module, tokenizer: TextTokenizer, calibration: Calibration) -> None:
         self.spec, self.lm, self.tokenizer, self.calibration = spec, lm, tokenizer, calibration
         self.model = lm.model
         self._embed = self.model.get_input_embeddings()
+        self.capability = Capability.of(self.model)
+        memory, prompt = spec.memory, spec.prompt
+        self.capability.check(
+            memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens + 2
+            + prompt.max_answer_tokens, "the memory, earlier turns, recalled windows, a question and its answer")
 
     @property
     def device(self) -> torch.device:
         return self._embed.weight.device
 
-    def start(self) -> MindState:
-        """A session that has seen nothing."""
-        state = MindState(DynamicCache())
-        self._prefill(state.cache, self._embeds([BOS]))
+    # --- watching ----------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def open(self, compaction: Compaction | None = None, windows: Iterable[Percept] = ()) -> MindState:
+        """A session that has seen nothing, or one rebuilt from its log.
+
+        compaction: the newest in effect at the time wanted; windows: those after its `after_window` (all, without one)
+        up to that time. Raises ValueError when they end before the compaction is in effect.
+        """
+        memory = Memory(self.spec.memory, lambda t0_s: len(window_label(self.tokenizer, t0_s)), self.spec.prompt.order)
+        if compaction is not None:
+            memory.restore(compaction)
+        made = [c for percept in windows if (c := memory.append(percept)) is not None]
+        if compaction is not None and memory.last_window < compaction.effective_from:
+            raise ValueError(f"the compaction is in effect from window {compaction.effective_from} on, the windows end "
+                             f"at {memory.last_window}")
+        trunk = self._trunk()
+        trunk.extend(self._list(memory.entries))
+        state = MindState(memory, trunk, made=made)
+        self._prepare(state)
         return state
 
     @torch.inference_mode()
-    def extend(self, state: MindState, tokens: Sequence[Tokens], *, t0_s: float, t1_s: float, frames: int = 0,
-               dropped: int = 0) -> None:
-        """Append one window's tokens (already in prompt order) to the session."""
-        if len(state.windows) >= self.spec.context_windows:
-            self._forget(state)
-        self._prefill(state.cache, self._window(tokens, t0_s))
-        state.windows.append(_Seen(list(tokens), frames, dropped, t1_s, state.cache.get_seq_length()))
+    def extend(self, state: MindState, percept: Percept) -> Compaction | None:
+        """See the next window. A compaction that is returned is to be logged before the next one.
+
+        Raises ConfigError for a window that the memory has no room for; the state is as it was.
+        """
+        memory = state.memory
+        in_use = memory.entries
+        compaction = memory.append(percept)
+        if memory.entries is in_use:
+            state.trunk.extend(self._entry(in_use[-1]))
+        else:  # another list came into effect: what is left of it, this window included, is prefilled now
+            state.trunk, state.beside = state.beside or self._trunk(), None
+            state.trunk.extend(self._list(memory.entries)[state.trunk.length :])
+        self._prepare(state)
+        return compaction
+
+    def _prepare(self, state: MindState) -> None:
+        """Prefill of the list that will follow what is due by now."""
+        memory, pending = state.memory, state.memory.pending
+        if pending is None:
+            return
+        if state.beside is None:
+            state.beside = self._trunk()
+        embeds = self._list(memory.upcoming)
+        due = len(embeds) * (memory.last_window - pending.window) // self.spec.memory.slices
+        if due > state.beside.length:
+            state.beside.extend(embeds[state.beside.length : due])
+
+    def _trunk(self) -> Trunk:
+        return Trunk(self.model, self.spec.memory.budget_tokens)
+
+    # --- asking ------------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def answer(self, state: MindState, question: str, *, at_s: float | None = None) -> Iterator[Delta | Answer]:
-        """Stream an answer's text as Deltas, then the whole Answer."""
+    def answer(self, state: MindState, question: str, *, at_s: float | None = None, turns: Sequence[Turn] = (),
+               recalled: Sequence[Percept] = (), cancelled: Callable[[], bool] = lambda: False,
+               ) -> Iterator[Delta | Answer]:
+        """Stream an answer's text as Deltas, then the whole Answer; once `cancelled()` holds, nothing more.
+
+        at_s: as of then, from the windows that had ended. turns: earlier ones, oldest first; the latest that fit
+        `memory.turn_tokens` are read. recalled: windows to look at again, most wanted first; as many as fit
+        `memory.recalled_tokens`. Raises QuestionError, also for an `at_s` before `state.exact_from_s`.
+        """
         began = time.perf_counter()
         check_question(question)
-        seen = [w for w in state.windows if at_s is None or w.t1_s <= at_s + 1e-6]
-        cache = self._fork(state.cache, seen[-1].length if seen else 1)
+        seen, length = self._seen(state.memory, at_s)
         ids = question_ids(self.tokenizer, question, self.spec.prompt.max_question_tokens)
-        logits = self._prefill(cache, self._embeds(ids))
+        embeds = [*self._recalled(recalled), self._embeds([*self._turns(turns), *ids])]
+        forks = Forks(state.trunk, [torch.cat(embeds)], length=length, room=self.spec.prompt.max_answer_tokens)
         reader = AnswerReader(self.tokenizer, self.spec.window_s)
         logprob, ttft_s = 0.0, 0.0
         for _ in range(self.spec.prompt.max_answer_tokens):
-            scores = torch.log_softmax(logits.float(), -1)
+            if cancelled():
+                return
+            scores = torch.log_softmax(forks.logits[0].float(), -1)
             token = int(scores.argmax())
             if reader.in_text:
                 logprob += float(scores[token])
@@ -101,50 +172,125 @@ class Mind:
             if text:
                 ttft_s = ttft_s or time.perf_counter() - began
                 yield Delta(text)
-            logits = self._prefill(cache, self._embeds([token]))
+            forks.step(torch.tensor([token], device=self.device))
         if rest := reader.finish():
             yield Delta(rest)
         yield Answer(
             question=question, text=reader.text, confidence=self._confidence(logprob, seen),
-            evidence=reader.evidence(), frames_seen=sum(w.frames for w in seen),
-            frames_dropped=sum(w.dropped for w in seen), windows_seen=len(seen),
-            ttft_s=ttft_s or time.perf_counter() - began)
-
-    def _confidence(self, logprob: float, seen: list[_Seen]) -> float:
-        """Calibrated probability that the answer is right, times how familiar the least familiar sense looks."""
-        by_modality: dict[str, list[float]] = {}
-        for window in seen:
-            for tokens in window.tokens:
-                by_modality.setdefault(tokens.modality, []).append(tokens.familiarity)
-        familiar = min((sum(v) / len(v) for v in by_modality.values()), default=1.0)
-        return self.calibration(logprob) * familiar
-
-    def _window(self, tokens: Sequence[Tokens], t0_s: float) -> Tensor:
-        rows = [self._embeds(window_label(self.tokenizer, t0_s))[0]]
-        rows += [torch.from_numpy(t.embeds).to(self.device, self._embed.weight.dtype) for t in tokens]
-        return torch.cat(rows)[None]
-
-    def _embeds(self, ids: list[int]) -> Tensor:
-        return self._embed(torch.tensor([ids], device=self.device))
+            evidence=widened(reader.evidence(), seen, self.spec.window_s, recalled),
+            frames_seen=sum(e.frames for e in seen), frames_dropped=sum(e.dropped for e in seen),
+            windows_seen=sum(e.windows for e in seen), ttft_s=ttft_s or time.perf_counter() - began)
 
     @torch.inference_mode()
-    def _prefill(self, cache: DynamicCache, embeds: Tensor) -> Tensor:
-        out = self.model(inputs_embeds=embeds, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return out.logits[0, -1]
+    def judge(self, state: MindState, prompts: Sequence[str], *, evidence: bool = False) -> list[Judgement]:
+        """How likely yes answers each question, all of them in one pass over the memory. `evidence`: read it, too,
+        where yes is likely. Raises QuestionError.
+        """
+        if not prompts:
+            return []
+        for prompt in prompts:
+            check_question(prompt)
+        forks = self.fork(state, [question_ids(self.tokenizer, p, self.spec.prompt.max_question_tokens)
+                                  for p in prompts])
+        yes, no = (self.tokenizer.encode(word)[0] for word in (YES, NO))
+        chances = torch.sigmoid(forks.logits[:, yes].float() - forks.logits[:, no].float()).tolist()
+        found: dict[int, tuple[Evidence, ...]] = {}
+        likely = [i for i, p in enumerate(chances) if p >= SURE]
+        if evidence and likely:
+            forks.keep(likely)
+            readers = self.greedy(forks, begin=[yes] * len(likely))
+            found = {i: widened(r.evidence(), state.memory.entries, self.spec.window_s)
+                     for i, r in zip(likely, readers, strict=True)}
+        return [Judgement(p, found.get(i, ())) for i, p in enumerate(chances)]
 
-    def _fork(self, cache: DynamicCache, length: int) -> DynamicCache:
-        """A copy of the first `length` positions, free to grow."""
-        fork = DynamicCache()
-        for index, layer in enumerate(cache.layers):
-            fork.update(layer.keys[:, :, :length], layer.values[:, :, :length], index)
-        return fork
+    def fork(self, state: MindState, suffixes: Sequence[Sequence[int]]) -> Forks:
+        """One continuation of the session for each list of ids."""
+        return Forks(state.trunk, [self._embeds(ids) for ids in suffixes], room=self.spec.prompt.max_answer_tokens)
 
-    def _forget(self, state: MindState) -> None:
-        keep = state.windows[len(state.windows) // 2 :]
-        state.forgotten += len(state.windows) - len(keep)
-        state.cache, state.windows = self.start().cache, []
-        for window in keep:
-            t0_s = window.tokens[0].t0_s if window.tokens else window.t1_s - self.spec.window_s
-            self._prefill(state.cache, self._window(window.tokens, t0_s))
-            window.length = state.cache.get_seq_length()
-            state.windows.append(window)
+    def greedy(self, forks: Forks, *, begin: Sequence[int] = (),
+               heard: Callable[[int, int, float, bool], None] = lambda *_: None) -> list[AnswerReader]:
+        """Decode each fork to its end, all together. `begin`: first tokens, if they are given. `heard`: called with
+        (fork, token, log-probability, whether it belongs to the text) of each token.
+        """
+        readers = [AnswerReader(self.tokenizer, self.spec.window_s) for _ in range(len(forks.logits))]
+        running = list(range(len(readers)))
+        for step in range(self.spec.prompt.max_answer_tokens):
+            scores = torch.log_softmax(forks.logits.float(), -1)
+            tokens = torch.tensor(begin, device=self.device) if step == 0 and begin else scores.argmax(-1)
+            values = scores.gather(1, tokens[:, None])[:, 0].tolist()
+            alive = []
+            for row, (index, token) in enumerate(zip(running, tokens.tolist(), strict=True)):
+                heard(index, token, values[row], readers[index].in_text)
+                if token != EOS:
+                    readers[index].push(token)
+                    alive.append(row)
+            if not alive:
+                break
+            if len(alive) < len(running):
+                forks.keep(alive)
+                running, tokens = [running[row] for row in alive], tokens[alive]
+            forks.step(tokens)
+        return readers
+
+    def _seen(self, memory: Memory, at_s: float | None) -> tuple[list[Span], int]:
+        """The entries that had ended by then, and the length of the trunk up to there."""
+        if at_s is None:
+            return memory.entries, memory.tokens
+        if at_s < memory.in_effect_s - 1e-6:
+            raise QuestionError(f"windows before {clock(memory.in_effect_s)} were merged since {clock(max(0, at_s))}",
+                                fix="ask a state rebuilt from the log as of that time")
+        seen = [e for e in memory.entries if e.t1_s <= at_s + 1e-6]
+        return seen, memory.system_tokens + sum(map(memory.size, seen))
+
+    def _turns(self, turns: Sequence[Turn]) -> list[int]:
+        """Ids of the latest turns that fit their budget."""
+        rows: list[list[int]] = []
+        room = self.spec.memory.turn_tokens
+        for turn in reversed(turns):
+            row = question_ids(self.tokenizer, turn.question, self.spec.prompt.max_question_tokens)
+            row += answer_ids(self.tokenizer, turn.text, turn.evidence, self.spec.window_s)
+            room -= len(row)
+            if room < 0:
+                break
+            rows.append(row)
+        return [token for row in reversed(rows) for token in row]
+
+    def _recalled(self, percepts: Sequence[Percept]) -> list[Tensor]:
+        """Embeddings (L, W) of the most wanted windows that fit their budget, in order of time."""
+        chosen: dict[int, Tensor] = {}
+        room = self.spec.memory.recalled_tokens
+        for percept in percepts:
+            embeds = self._entry(Span.of(percept))
+            if percept.index not in chosen and len(embeds) <= room:
+                chosen[percept.index] = embeds
+                room -= len(embeds)
+        return [chosen[index] for index in sorted(chosen)]
+
+    def _confidence(self, logprob: float, seen: Sequence[Span]) -> float:
+        """Calibrated probability that the answer is right, times how familiar the least familiar sense looks."""
+        by_modality: dict[str, list[tuple[float, int]]] = {}
+        for part in (p for entry in seen for p in entry.parts):
+            by_modality.setdefault(part.modality, []).append((part.familiarity, part.windows))
+        means = (sum(f for f, _ in v) / sum(n for _, n in v) for v in by_modality.values())
+        return self.calibration(logprob) * min(means, default=1.0)
+
+    # --- embeddings --------------------------------------------------------------------------------------------------
+
+    def _list(self, entries: Sequence[Span]) -> Tensor:
+        return torch.cat([self._embeds([BOS]), *map(self._entry, entries)])
+
+    def _entry(self, entry: Span) -> Tensor:
+        rows = [self._embeds(window_label(self.tokenizer, entry.t0_s))]
+        rows += [torch.from_numpy(p.embeds).to(self.device, self._embed.weight.dtype) for p in entry.parts]
+        return torch.cat(rows)
+
+    def _embeds(self, ids: Sequence[int]) -> Tensor:
+        return self._embed(torch.tensor(ids, device=self.device))
+
+
+def widened(evidence: Sequence[Evidence], seen: Sequence[Span], window_s: float,
+            recalled: Sequence[Percept] = ()) -> tuple[Evidence, ...]:
+    """Spans that end with a merged entry end where its stretch of time does; a recalled window is what it is."""
+    whole = {clock(p.t0_s) for p in recalled}
+    ends = {label: e.t1_s for e in seen if e.windows > 1 and (label := clock(e.t0_s)) not in whole}
+    return tuple(replace(e, end_s=max(e.end_s, ends.get(clock(e.end_s - window_s), 0.0))) for e in evidence)

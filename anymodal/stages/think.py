@@ -46,7 +46,7 @@ class Think:
         if isinstance(item, Percept):
             self._watch(item)
         elif isinstance(item, Opening):
-            self._sessions[item.session] = _Session(self.mind.start())
+            self._sessions[item.session] = _Session(self.mind.open())
         else:
             self._sessions.pop(item.session, None)
         return ()
@@ -62,8 +62,7 @@ class Think:
         if percept.index >= session.next:
             session.early[percept.index] = percept
         while (due := session.early.pop(session.next, None)) is not None:
-            self.mind.extend(session.state, due.tokens, t0_s=due.t0_s, t1_s=due.t1_s, frames=due.frames,
-                             dropped=due.dropped)
+            self.mind.extend(session.state, due)
             session.next += 1
 
     def _answer(self, question: Question) -> Iterator[Piece]:

@@ -1,8 +1,6 @@
 """Clips without files, and many questions at once: what measuring needs beside the path of `ask`.
 
     scene --scene_windows--> Windows --watch--> MindState --answer_batch--> texts
-
-Shapes: B questions, P cached positions, L question tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,16 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import DynamicCache
 
 from anymodal.config import BundleSpec
 from anymodal.language.mind import Mind, MindState
-from anymodal.language.prompt import AnswerReader, question_ids
-from anymodal.language.tokenizer import EOS, PAD
+from anymodal.language.prompt import question_ids
 from anymodal.perception import Perception
 from anymodal.playground.render import render_audio, render_frames, render_imu
 from anymodal.playground.world import Scene
+from anymodal.stages.items import Percept
 from anymodal.types import Evidence, Signal, Window
 
 BATCH = 16  # questions
@@ -83,9 +79,9 @@ class RawAnswer:
 
 def watch(perception: Perception, mind: Mind, windows: Sequence[Window]) -> MindState:
     """A session that has seen the windows."""
-    state = mind.start()
+    state = mind.open()
     for window, tokens in zip(windows, perception.encode("clip", windows), strict=True):
-        mind.extend(state, tokens, t0_s=window.t0_s, t1_s=window.t1_s)
+        mind.extend(state, Percept.of("clip", window, tokens))
     return state
 
 
@@ -101,45 +97,14 @@ def answer_batch(mind: Mind, state: MindState, questions: Sequence[str], *,
 
 @torch.inference_mode()
 def _answer(mind: Mind, state: MindState, questions: Sequence[str], barred: list[int]) -> list[RawAnswer]:
-    prompt, device = mind.spec.prompt, mind.device
-    rows = [question_ids(mind.tokenizer, text, prompt.max_question_tokens) for text in questions]
-    before, longest = state.cache.get_seq_length(), max(map(len, rows))
-    pads = torch.tensor([longest - len(row) for row in rows], device=device)
-    ids = torch.tensor([[PAD] * (longest - len(row)) + row for row in rows], device=device)
-    mask = torch.ones(len(rows), before + longest, dtype=torch.long, device=device)
-    mask[:, before:] = torch.arange(longest, device=device) >= pads[:, None]
-    places = (before + torch.arange(longest, device=device) - pads[:, None]).clamp(min=0)
-    cache = _spread(state.cache, len(rows))
-    readers = [AnswerReader(mind.tokenizer, mind.spec.window_s) for _ in rows]
-    logprobs, running = [0.0] * len(rows), [True] * len(rows)
-    for step in range(prompt.max_answer_tokens):
-        scores = _next(mind, cache, ids, mask, places)
-        if step == 0 and barred:
-            scores[:, barred] = -torch.inf
-        best = scores.max(-1)
-        for i, (value, token) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
-            if running[i]:
-                logprobs[i] += value if readers[i].in_text else 0.0
-                running[i] = token != EOS
-                if running[i]:
-                    readers[i].push(token)
-        if not any(running):
-            break
-        ids, places = best.indices[:, None], places[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+    most = mind.spec.prompt.max_question_tokens
+    forks = mind.fork(state, [question_ids(mind.tokenizer, text, most) for text in questions])
+    if barred:
+        forks.logits[:, barred] = -torch.inf
+    logprobs = [0.0] * len(questions)
+
+    def heard(index: int, token: int, logprob: float, in_text: bool) -> None:
+        logprobs[index] += logprob if in_text else 0.0
+
+    readers = mind.greedy(forks, heard=heard)
     return [RawAnswer(r.text, p, r.evidence()) for r, p in zip(readers, logprobs, strict=True)]
-
-
-def _spread(cache: DynamicCache, rows: int) -> DynamicCache:
-    """A copy of a one-row cache with the same row many times."""
-    spread = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        spread.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), index)
-    return spread
-
-
-def _next(mind: Mind, cache: DynamicCache, ids: Tensor, mask: Tensor, places: Tensor) -> Tensor:
-    """Log-probabilities (B, V) of the token after `ids` (B, L)."""
-    out = mind.model(inputs_embeds=mind.model.get_input_embeddings()(ids), attention_mask=mask, position_ids=places,
-                     past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return torch.log_softmax(out.logits[:, -1].float(), -1)

@@ -240,7 +240,7 @@ def _control(mind: Any, state: MindState, rows: Sequence[Row], name: str, barred
 
 def _without_sensors(agent: Agent, rows: list[Row], seconds: float | None) -> None:
     mind = agent.bundle.mind
-    _control(mind, mind.start(), rows, "text_only", barred=(CANNOT_TELL, OUTSIDE))
+    _control(mind, mind.open(), rows, "text_only", barred=(CANNOT_TELL, OUTSIDE))
     usual = majority_answers(seconds, MAJORITY_CLIPS)
     for row in rows:
         row.controls["majority"] = is_right(row.question, usual.get(row.kind, ""))

@@ -1,0 +1,252 @@
+"""What the mind keeps of a stream: a list of input embeddings within a token budget. No torch, no cache, no clock.
+
+    [system | long-term | recent windows]
+
+Windows are appended whole. When the list is full, a compaction merges old neighbours into long-term entries, each
+laid out like a window that begins where its stretch of time does. The list with the merged entries is in effect some
+windows later, so that it can be prefilled beside the one in use; which window that is follows from the windows alone.
+So does everything here: the same windows give the same list, live or from the log.
+
+Neighbours are merged by least cost, n_a n_b / (n_a + n_b) x (1 - cosine of their tokens), with n the windows they
+cover (Ward 1963, doi:10.1080/01621459.1963.10500845). A merged token is the mean of the windows' tokens at its place.
+Shapes: N tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from anymodal.config import MemorySpec
+from anymodal.errors import ConfigError
+from anymodal.session.values import BFLOAT16, from_bfloat16, rounded, to_bfloat16
+from anymodal.stages.items import Percept
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One stream's tokens in an entry: embeds (N, D), and of how many windows; `familiarity` is summed over these."""
+
+    stream: str
+    modality: str
+    embeds: np.ndarray
+    windows: int
+    familiarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An entry of the list: windows `first` to `last`, both included, over media time [t0_s, t1_s)."""
+
+    first: int
+    last: int
+    t0_s: float
+    t1_s: float
+    parts: tuple[Part, ...]
+    frames: int = 0
+    dropped: int = 0
+
+    @classmethod
+    def of(cls, percept: Percept) -> Span:
+        """One window."""
+        parts = tuple(Part(t.stream, t.modality, t.embeds, 1, t.familiarity) for t in percept.tokens)
+        return cls(percept.index, percept.index, percept.t0_s, percept.t1_s, parts, percept.frames, percept.dropped)
+
+    @property
+    def windows(self) -> int:
+        return self.last - self.first + 1
+
+    @property
+    def soft_tokens(self) -> int:
+        return sum(len(p.embeds) for p in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """The long-term entries made after window `window`: they cover all windows up to `after_window`; later ones stay
+    whole. The list that begins with them is in effect from window `effective_from` on. An entry of the session's log.
+    """
+
+    kind: ClassVar[str] = "compaction"
+    window: int
+    after_window: int
+    effective_from: int
+    entries: tuple[Span, ...]
+
+    @property
+    def key(self) -> str:
+        return str(self.after_window)
+
+    def to_row(self) -> dict[str, Any]:
+        """Plain values, and the embeddings in one array of bytes: they are bfloat16 already."""
+        parts = [p for e in self.entries for p in e.parts]
+        width = parts[0].embeds.shape[1] if parts else 0
+        values = np.concatenate([p.embeds for p in parts]) if parts else np.zeros((0, 0), np.float32)
+        return {"window": self.window, "after_window": self.after_window, "effective_from": self.effective_from,
+                "width": width, "values": to_bfloat16(values).view(np.uint8),
+                "entries": [[e.first, e.last, e.t0_s, e.t1_s, e.frames, e.dropped,
+                             [[p.stream, p.modality, len(p.embeds), p.windows, p.familiarity] for p in e.parts]]
+                            for e in self.entries]}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Compaction:
+        values = from_bfloat16(np.ascontiguousarray(row["values"]).view(np.uint16)).reshape(-1, row["width"] or 1)
+        at, entries = 0, []
+        for first, last, t0_s, t1_s, frames, dropped, found in row["entries"]:
+            parts = []
+            for stream, modality, count, windows, familiarity in found:
+                parts.append(Part(stream, modality, values[at : at + count], windows, familiarity))
+                at += count
+            entries.append(Span(first, last, t0_s, t1_s, tuple(parts), frames, dropped))
+        return cls(row["window"], row["after_window"], row["effective_from"], tuple(entries))
+
+
+@dataclass
+class Memory:
+    """The list in use, `entries`; while a compaction is being prepared also the list that will follow, `upcoming`.
+
+    label_tokens: how many tokens announce an entry that begins at a time. `system_tokens` come before all entries.
+    order: modalities as a prompt has them.
+    """
+
+    spec: MemorySpec
+    label_tokens: Callable[[float], int]
+    order: Sequence[str] = ()
+    system_tokens: int = 1
+    entries: list[Span] = field(default_factory=list, init=False)
+    upcoming: list[Span] | None = field(default=None, init=False)
+    pending: Compaction | None = field(default=None, init=False)
+    in_effect_s: float = field(default=0.0, init=False)  # the end of the window that the list came into effect with
+    _settled: int = field(default=-1, init=False)  # no compaction before this window
+    _tokens: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._tokens = self.system_tokens
+
+    @property
+    def tokens(self) -> int:
+        """Of the list in use."""
+        return self._tokens
+
+    @property
+    def last_window(self) -> int:
+        return self.entries[-1].last if self.entries else -1
+
+    def restore(self, compaction: Compaction) -> None:
+        """Begin as of a compaction; the windows after its `after_window` are to be appended."""
+        self.entries, self._settled = list(compaction.entries), compaction.effective_from
+        self._tokens = self.system_tokens + sum(map(self.size, self.entries))
+
+    def size(self, entry: Span) -> int:
+        """Tokens of an entry with its label."""
+        return self.label_tokens(entry.t0_s) + entry.soft_tokens
+
+    def append(self, percept: Percept) -> Compaction | None:
+        """Add the next window; returns the compaction that it brought about, if any, which is then `pending`.
+
+        Raises ConfigError for a window with more tokens than the budget allows, ValueError for one out of order;
+        the list is as it was.
+        """
+        if self.entries and percept.index != self.last_window + 1:
+            raise ValueError(f"window {percept.index} cannot follow window {self.last_window}")
+        entry = Span.of(percept)
+        size = self.size(entry)
+        if size > self.spec.window_tokens:
+            raise ConfigError(f"window {percept.index} has {size} tokens, the memory takes {self.spec.window_tokens} "
+                              f"of its {self.spec.budget_tokens}", fix="raise memory.budget_tokens")
+        self.entries.append(entry)
+        self._tokens += size
+        if self.upcoming is not None:
+            self.upcoming.append(entry)
+        if self.pending is not None and percept.index >= self.pending.effective_from:
+            self._take_effect(percept)
+        elif percept.index == self._settled:
+            self.in_effect_s = percept.t1_s
+        full = self._tokens > self.spec.compact_at * self.spec.budget_tokens
+        if full and self.pending is None and percept.index >= self._settled:
+            return self._compact(percept)
+        return None
+
+    def _take_effect(self, percept: Percept) -> None:
+        self.entries, self.upcoming, self.pending = self.upcoming, None, None
+        self._tokens = self.system_tokens + sum(map(self.size, self.entries))
+        self.in_effect_s = percept.t1_s
+
+    def _compact(self, percept: Percept) -> Compaction:
+        whole, kept = len(self.entries), 0
+        while whole > 1 and kept + self.size(self.entries[whole - 1]) <= self.spec.keep_recent * self.spec.budget_tokens:
+            whole -= 1
+            kept += self.size(self.entries[whole])
+        room = self.spec.compact_to * self.spec.budget_tokens - self.system_tokens - kept
+        merged = tuple(map(_round, merge(self.entries[:whole], room, self.size, self.order)))
+        made = Compaction(percept.index, merged[-1].last, percept.index + self.spec.slices, merged)
+        self.pending, self.upcoming = made, [*merged, *self.entries[whole:]]
+        if not self.spec.slices:
+            self._take_effect(percept)
+        return made
+
+
+# --- merging ---------------------------------------------------------------------------------------------------------
+
+def merge(entries: Sequence[Span], room: float, size: Callable[[Span], int], order: Sequence[str] = ()) -> list[Span]:
+    """Merge the cheapest neighbours, oldest first among equals, until the entries fit `room` tokens or one is left."""
+    found = list(entries)
+    costs = [_cost(a, b) for a, b in zip(found, found[1:])]
+    total = sum(map(size, found))
+    while total > room and costs:
+        at = int(np.argmin(costs))
+        one = _join(found[at], found[at + 1], order)
+        total += size(one) - size(found[at]) - size(found[at + 1])
+        found[at : at + 2] = [one]
+        del costs[at]
+        if at:
+            costs[at - 1] = _cost(found[at - 1], one)
+        if at < len(costs):
+            costs[at] = _cost(one, found[at + 1])
+    return found
+
+
+def similarity(a: Span, b: Span) -> float:
+    """The mean cosine of corresponding tokens; a token that has none counts 0. Two entries without tokens: 1."""
+    theirs = {p.stream: p for p in b.parts}
+    total = 0.0
+    for part in a.parts:
+        if part.stream in theirs:
+            n = min(len(part.embeds), len(theirs[part.stream].embeds))
+            x, y = part.embeds[:n].astype(np.float64), theirs[part.stream].embeds[:n].astype(np.float64)
+            norms = np.sqrt((x * x).sum(1) * (y * y).sum(1))
+            total += float(((x * y).sum(1) / np.maximum(norms, 1e-12)).sum())
+    count = max(a.soft_tokens, b.soft_tokens)
+    return total / count if count else 1.0
+
+
+def _cost(a: Span, b: Span) -> float:
+    return a.windows * b.windows / (a.windows + b.windows) * (1 - similarity(a, b))
+
+
+def _join(a: Span, b: Span, order: Sequence[str]) -> Span:
+    theirs = {p.stream: p for p in b.parts}
+    parts = [_mean(p, theirs.pop(p.stream)) if p.stream in theirs else p for p in a.parts]
+    parts += theirs.values()
+    rank = {modality: i for i, modality in enumerate(order)}
+    parts.sort(key=lambda p: rank.get(p.modality, len(rank)))
+    return Span(a.first, b.last, a.t0_s, b.t1_s, tuple(parts), a.frames + b.frames, a.dropped + b.dropped)
+
+
+def _mean(a: Part, b: Part) -> Part:
+    """Corresponding tokens weighted by their windows; where one part has more tokens, those stay as they are."""
+    windows = a.windows + b.windows
+    longer, n = (a if len(a.embeds) >= len(b.embeds) else b), min(len(a.embeds), len(b.embeds))
+    embeds = longer.embeds.astype(np.float32)
+    embeds[:n] = (a.windows * a.embeds[:n] + b.windows * b.embeds[:n]) / np.float32(windows)
+    return Part(a.stream, a.modality, embeds, windows, a.familiarity + b.familiarity)
+
+
+def _round(entry: Span) -> Span:
+    """With the values that a log gives back."""
+    parts = tuple(Part(p.stream, p.modality, rounded(p.embeds, BFLOAT16), p.windows, p.familiarity)
+                  for p in entry.parts)
+    return Span(entry.first, entry.last, entry.t0_s, entry.t1_s, parts, entry.frames, entry.dropped)
