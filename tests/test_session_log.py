@@ -58,6 +58,10 @@ class Compaction:
     effective_from: int
     embeds: Any = None
 
+    @property
+    def key(self) -> str:
+        return str(self.after_window)
+
     def to_row(self) -> dict[str, Any]:
         return {"after_window": self.after_window, "effective_from": self.effective_from, "embeds": self.embeds}
 
@@ -158,6 +162,7 @@ def test_joint_vectors_for_search(log):
     joint = log.joint("audio")
     assert joint.windows.tolist() == [0, 2] and joint.streams == ("audio", "audio")
     assert np.array_equal(joint.vectors[1], percept(2).tokens[1].joint)
+    assert (log.gaps(0), log.gaps(2)) == (0, 1)
     assert log.joint("audio", first=1, last=1) is None and log.joint("smell") is None
 
 
@@ -199,13 +204,13 @@ def test_the_compaction_in_effect(log):
     for w in range(8):
         log.append_window(percept(w))
     assert log.compaction_before(Compaction) is None
-    for after, since in ((2, 4), (5, 7), (7, 9)):
+    for after, since in ((2, 4), (5, 7), (6, 8)):
         log.append(Compaction(after, since, np.arange(3.0)))
     log.append(Compaction(5, 7, np.zeros(1)))  # a replay
     assert log.compaction_before(Compaction).after_window == 5  # the last one does not hold yet
-    assert log.compaction_before(Compaction, 6.5).after_window == 2
-    assert log.compaction_before(Compaction, 3.9) is None
-    assert log.compaction_before(Compaction, 7.0).embeds.tolist() == [0, 1, 2]
+    assert log.compaction_before(Compaction, 7.9).after_window == 2
+    assert log.compaction_before(Compaction, 4.9) is None
+    assert log.compaction_before(Compaction, 8.0).embeds.tolist() == [0, 1, 2]
 
 
 def test_threads_share_a_log(log):
@@ -496,7 +501,7 @@ def test_what_is_dropped_is_overwritten(tmp_path):
     with SqliteLog.create(tmp_path / "s.db", INFO, retention=Retention(age_s=5)) as log:
         for i in range(33):
             log.append_window(percept(i))
-            log.append(Compaction(i, i + 1))
+            log.append(Compaction(i, i))
         assert log.first_window() > 0
     assert secret not in (tmp_path / "s.db").read_bytes()
 

@@ -103,7 +103,7 @@ class Windower:
         """Take a packet; returns the windows it completed, in order."""
         totals = self.totals.setdefault(packet.stream, Totals())
         stream = self._streams.get(packet.stream)
-        if stream is None or not self._is_sound(stream, packet):
+        if stream is None or self.fault(packet):
             totals.malformed += 1
             self._drop(packet.stream)
             return []
@@ -150,22 +150,39 @@ class Windower:
 
     # -- entering ---------------------------------------------------------------------------------------------
 
-    def _is_sound(self, stream: _Stream, packet: Packet) -> bool:
-        spec, data = stream.spec, packet.data
-        if not isinstance(data, np.ndarray) or data.size == 0 or packet.modality != spec.modality:
-            return False
-        if not math.isfinite(packet.pts_s) or packet.pts_s < -0.5 / spec.rate_hz:
-            return False
-        if packet.pts_s > max(self._newest_s(), float(self._next * self._hop)) + self._max_ahead_s:
-            return False
+    def fault(self, packet: Packet) -> str:
+        """What is wrong with a packet, in words that follow its name; "" for one that can be used."""
+        stream = self._streams.get(packet.stream)
+        if stream is None:
+            return f"is of an unknown stream; known: {', '.join(self._streams)}"
+        spec, data, pts_s = stream.spec, packet.data, packet.pts_s
+        if packet.modality != spec.modality:
+            return f"is {packet.modality}, its stream is {spec.modality}"
+        if not isinstance(data, np.ndarray) or data.size == 0:
+            return "holds no data"
+        if not math.isfinite(pts_s) or pts_s < -0.5 / spec.rate_hz:
+            return f"is at {pts_s:g} s: media time begins at 0"
+        newest_s = max(self._newest_s(), float(self._next * self._hop))
+        if pts_s > newest_s + self._max_ahead_s:
+            return f"is at {pts_s:g} s, more than {self._max_ahead_s:g} s after all before it ({newest_s:g} s)"
         if spec.modality == VIDEO:
-            fits = data.dtype == np.uint8 and data.ndim == 3 and data.shape[2] == 3
-            shape = (spec.size_px, spec.size_px, 3) if spec.size_px else stream.frame_shape or data.shape
-            stream.frame_shape = shape if fits else stream.frame_shape
-            return fits and data.shape == shape
-        if packet.rate_hz != spec.rate_hz or data.dtype != np.float32 or not np.isfinite(data).all():
-            return False
-        return data.ndim == 2 and data.shape[1] == len(spec.axes) if spec.axes else data.ndim == 1
+            return self._frame_fault(stream, data)
+        if packet.rate_hz != spec.rate_hz:
+            return f"has {packet.rate_hz:g} Hz, its stream {spec.rate_hz:g} Hz"
+        shape = f"(T, {len(spec.axes)})" if spec.axes else "(T,)"
+        fits = data.ndim == 2 and data.shape[1] == len(spec.axes) if spec.axes else data.ndim == 1
+        if not fits or data.dtype != np.float32:
+            return f"is {data.dtype} {data.shape}, its stream float32 {shape}"
+        return "" if np.isfinite(data).all() else "holds values that are no numbers"
+
+    def _frame_fault(self, stream: _Stream, data: np.ndarray) -> str:
+        spec = stream.spec
+        shape = (spec.size_px, spec.size_px, 3) if spec.size_px else stream.frame_shape
+        fits = data.dtype == np.uint8 and data.ndim == 3 and data.shape[2] == 3
+        if not fits or data.shape != (shape or data.shape):
+            return f"is {data.dtype} {data.shape}, its stream uint8 {shape or '(H, W, 3)'}"
+        stream.frame_shape = data.shape
+        return ""
 
     def _enter(self, stream: _Stream, packet: Packet) -> tuple[bool, bool]:
         """Split a packet over windows. Returns whether any sample was new, and whether any came too late."""

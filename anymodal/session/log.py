@@ -45,6 +45,7 @@ class Entry(Protocol):
 
 
 E = TypeVar("E", bound=Entry)
+COMPACTION = "compaction"  # the kind of `anymodal.memory.Compaction`, which a log finds by its `effective_from`
 
 
 class _Row:
@@ -123,17 +124,6 @@ class RuleEvent(_Row):
         return f"{self.rule}/{self.window}/{'began' if self.began else 'ended'}"
 
 
-class Compacted(Protocol):
-    """What a log needs of `anymodal.memory.Compaction`, an entry of kind "compaction": a memory list made after window
-    `after_window`, which a state holds from window `effective_from` on. Its key is its `after_window`."""
-
-    kind: ClassVar[str] = "compaction"
-    after_window: int
-    effective_from: int
-
-    def to_row(self) -> dict[str, Any]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Joint:
     """Joint-space vectors of one modality for search; row i is of stream `streams[i]` in window `windows[i]`."""
@@ -178,6 +168,7 @@ class SessionLog(Protocol):
 
     info: LogInfo
     generation: int
+    writes: bool  # or opened for reading only
 
     def append_window(self, percept: Percept) -> bool:
         """Store the next window; False for one that is there already. Raises LogError where one would be missing."""
@@ -194,11 +185,14 @@ class SessionLog(Protocol):
     def windows(self, first: int = 0, last: int | None = None) -> Iterator[Percept]:
         """Windows `first` to `last`, both included, with the tokens of repeated ones filled in."""
 
+    def gaps(self, last: int) -> int:
+        """How many of the windows up to `last` are gaps."""
+
     def entries(self, kind: type[E], *, before_s: float | None = None) -> Iterator[E]:
         """Entries of a kind in order; `before_s`: those whose window had ended by then."""
 
     def compaction_before(self, kind: type[E], t_s: float | None = None) -> E | None:
-        """The newest compaction that was in effect at a media time, or now."""
+        """The newest compaction that was in effect at a media time, or now: its `effective_from` had ended by then."""
 
     def joint(self, modality: str, first: int = 0, last: int | None = None) -> Joint | None:
         """The joint-space vectors of a modality; None where there are none."""

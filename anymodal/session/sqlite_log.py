@@ -31,7 +31,7 @@ from typing import TypeVar
 import numpy as np
 
 from anymodal.errors import FencedError, LogError
-from anymodal.session.log import Entry, Joint, LogInfo, Retention, Turn
+from anymodal.session.log import COMPACTION, Entry, Joint, LogInfo, Retention, Turn
 from anymodal.session.sqlite_file import (
     APPLICATION,
     SCHEMA,
@@ -63,6 +63,11 @@ class SqliteLog:
         about = dict(db.execute("SELECT name, value FROM about"))
         self.info = LogInfo(**{f.name: about[f.name] for f in fields(LogInfo)})
         self.generation: int = about["generation"]
+
+    @property
+    def writes(self) -> bool:
+        """Was it opened for writing?"""
+        return self._writes
 
     @classmethod
     def create(cls, path: str | Path, info: LogInfo, *, retention: Retention = Retention()) -> SqliteLog:
@@ -146,9 +151,8 @@ class SqliteLog:
     def append(self, entry: Entry) -> int:
         """Store an entry; returns its sequence number (that of the first, for a replay)."""
         row = pack_row(entry.to_row())
-        is_compaction = entry.kind == "compaction"
-        key = str(entry.after_window) if is_compaction else entry.key
-        window = entry.effective_from if is_compaction else entry.window
+        key = entry.key
+        window = entry.effective_from if entry.kind == COMPACTION else entry.window
         with self._writing() as db:
             if key is not None:
                 found = db.execute("SELECT number FROM entries WHERE kind = ? AND key = ?", (entry.kind, key)).fetchone()
@@ -175,8 +179,8 @@ class SqliteLog:
 
     def _tidy(self, newest: Percept) -> None:
         """Drop what retention allows, up to the windows that the memory is rebuilt from."""
-        row = self._db.execute("SELECT MAX(CAST(key AS INTEGER)) FROM entries WHERE kind = 'compaction' AND window <= ?",
-                               (newest.index + 1,)).fetchone()
+        row = self._db.execute("SELECT MAX(CAST(key AS INTEGER)) FROM entries WHERE kind = ? AND window <= ?",
+                               (COMPACTION, newest.index)).fetchone()
         bound = 0 if row[0] is None else row[0] + 1
         if self._retention.age_s is not None:
             old = floor((newest.t1_s - self._retention.age_s + TIME_TOLERANCE_S) / self.info.window_s)
@@ -197,7 +201,8 @@ class SqliteLog:
         self._db.executemany("DELETE FROM vectors WHERE number = ? AND NOT EXISTS "
                              "(SELECT 1 FROM tokens WHERE vector = vectors.number)", [(n,) for n in numbers])
         self._db.execute("DELETE FROM entries WHERE kind = ? AND window < ?", (Turn.kind, first))
-        self._db.execute("DELETE FROM entries WHERE kind = 'compaction' AND CAST(key AS INTEGER) + 1 < ?", (first,))
+        self._db.execute("DELETE FROM entries WHERE kind = ? AND CAST(key AS INTEGER) + 1 < ?",
+                         (COMPACTION, first))
         self._db.execute("PRAGMA incremental_vacuum").fetchall()
 
     def _used_bytes(self) -> int:
@@ -243,6 +248,10 @@ class SqliteLog:
             return Tokens(self.info.session, stream, window, modality, t0_s, t1_s, unpack_array(embeds),
                           None if joint is None else unpack_array(joint), familiarity)
 
+    def gaps(self, last: int) -> int:
+        """How many of the windows up to `last` are gaps."""
+        return self._all("SELECT COUNT(*) FROM windows WHERE gap != '' AND number <= ?", (last,))[0][0]
+
     def entries(self, kind: type[E], *, before_s: float | None = None) -> Iterator[E]:
         """Entries of a kind in order; `before_s`: those whose window had ended by then."""
         last = 2**62 if before_s is None else self._ended_by(before_s) - 1
@@ -252,9 +261,9 @@ class SqliteLog:
 
     def compaction_before(self, kind: type[E], t_s: float | None = None) -> E | None:
         """The newest compaction that was in effect at a media time, or now."""
-        count = self.last_window() + 1 if t_s is None else self._ended_by(t_s)
+        last = self.last_window() if t_s is None else self._ended_by(t_s) - 1
         rows = self._all("SELECT number, body FROM entries WHERE kind = ? AND window <= ? "
-                         "ORDER BY window DESC, number DESC LIMIT 1", (kind.kind, count))
+                         "ORDER BY window DESC, number DESC LIMIT 1", (kind.kind, last))
         return self._entry(kind, *rows[0]) if rows else None
 
     def joint(self, modality: str, first: int = 0, last: int | None = None) -> Joint | None:
