@@ -17,11 +17,13 @@ the clip is encoded once, and each question answers on a fork of the cache.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anymodal.errors import ConfigError, need
 from anymodal.language.prompt import check_questions
@@ -31,6 +33,10 @@ from anymodal.stages.source import Source
 from anymodal.stages.think import Piece, Think, time_first_tokens
 from anymodal.threads import limit_threads, usable_cores
 from anymodal.types import Answer, Delta
+
+if TYPE_CHECKING:
+    from anymodal.session.log import Retention
+    from anymodal.session.session import Session
 
 MOST_THREADS = 4  # a small model gets slower beyond
 
@@ -82,6 +88,40 @@ class Agent:
         texts = check_questions([questions] if isinstance(questions, str) else questions)
         clip = new_clip(media, at_s, sidecars)
         return time_first_tokens(self._run(clip, texts), time.perf_counter())
+
+    def open(self, media: str | Path | None = None, *, log: str | Path | None = None,
+             sidecars: Mapping[str, str | Path] | None = None, streams: Mapping[str, str] | None = None,
+             live: bool = False, idle_timeout_s: float = math.inf, retention: Retention | None = None) -> Session:
+        """Begin a session: it watches as long as it is open and answers meanwhile. Close it, or use it in a `with`.
+
+        media: watched from now on, if given; otherwise `feed` or `push`. log: where the session is kept, a new file;
+        None keeps it only as long as it is open. streams: name -> modality of what will be pushed, such as
+        {"left": "video", "right": "video"}; None is one of each modality. live: windows that come faster than they are
+        seen are shed, not waited for. idle_timeout_s: a stream silent for so long is not waited for. retention: what
+        the log may drop of its past.
+        """
+        from anymodal.session.local import new_session
+
+        session = new_session(self.bundle, log, retention=retention, streams=streams, live=live,
+                              idle_timeout_s=idle_timeout_s)
+        if media is not None:
+            try:
+                session.feed(media, sidecars=sidecars)
+            except BaseException:
+                session.close()
+                raise
+        return session
+
+    def reopen(self, log: str | Path, *, write: bool = True, streams: Mapping[str, str] | None = None,
+               live: bool = False, idle_timeout_s: float = math.inf, retention: Retention | None = None) -> Session:
+        """Go on with a session from its log; `feed()` goes on with the file it was watching.
+
+        From now on no one else's writes are taken. write=False only asks, beside whoever is writing.
+        """
+        from anymodal.session.local import old_session
+
+        return old_session(self.bundle, log, write=write, retention=retention, streams=streams, live=live,
+                           idle_timeout_s=idle_timeout_s)
 
     def _run(self, clip: Clip, texts: Sequence[str]) -> Iterator[Piece]:
         think, perceive = self.think, Perceive(self.perception)

@@ -9,6 +9,7 @@ Each process loads only the parts it hosts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,10 @@ from anymodal.errors import ConfigError, WeightsError
 from anymodal.language.mind import Calibration, Mind
 from anymodal.language.tokenizer import TextTokenizer
 from anymodal.perception import Perception
+
+MEANING = ("window_s", "modalities", "language", "joint_text", "prompt", "dtype")  # keys that decide what tokens mean
+RECORDS = ("stages", "calibration")  # files beside the weights that do not
+PIECES, PIECE = 64, 4096  # how much of a weights file its digest reads, in bytes
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,25 @@ class Bundle:
         calibration = self.folder / "calibration.json"
         values = json.loads(calibration.read_text()) if calibration.is_file() else {}
         return Mind(self.spec, lm, self.tokenizer, Calibration(**values))
+
+    @cached_property
+    def identity(self) -> str:
+        """Tells bundles apart whose tokens do not mean the same: a digest of the parts and their weights.
+
+        Of a large file only pieces spread over it are read: other weights differ everywhere.
+        """
+        parts = self.spec.model_dump(mode="json", include=set(MEANING))
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+        for path in sorted(p for p in self.folder.glob("*") if p.suffix in (".json", ".safetensors")):
+            if path.stem in RECORDS:
+                continue
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size}".encode())
+            with path.open("rb") as file:
+                for at in range(0, size, max(PIECE, size // PIECES)):
+                    file.seek(at)
+                    digest.update(file.read(PIECE))
+        return digest.hexdigest()[:16]
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:

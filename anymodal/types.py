@@ -88,6 +88,8 @@ class Answer:
     """A finished answer. `confidence` in [0, 1] is calibrated on held-out playground clips.
 
     `ttft_s`: from being asked to the first text, reading the media included.
+    A session also says: `last_window`, the last one that was used; `windows_missing`, those up to it in which a live
+    source brought nothing; `stale_s`, seconds of media that had come in and were not yet seen.
     """
 
     question: str
@@ -98,9 +100,17 @@ class Answer:
     frames_dropped: int = 0
     windows_seen: int = 0
     ttft_s: float = 0.0
+    last_window: int | None = None
+    windows_missing: int = 0
+    stale_s: float = 0.0
 
     def to_json(self) -> dict:
-        """The row that `ask --json` and jobs write."""
+        """The row that `ask --json` and jobs write; a session's answer has three keys more."""
+        session = {} if self.last_window is None else {
+            "last_window": self.last_window,
+            "windows_missing": self.windows_missing,
+            "stale_s": round(self.stale_s, 4),
+        }
         return {
             "question": self.question,
             "answer": self.text,
@@ -112,6 +122,7 @@ class Answer:
             "frames_dropped": self.frames_dropped,
             "windows_seen": self.windows_seen,
             "time_to_first_token_s": round(self.ttft_s, 4),
+            **session,
         }
 
 

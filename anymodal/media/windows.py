@@ -162,7 +162,7 @@ class Windower:
             return "holds no data"
         if not math.isfinite(pts_s) or pts_s < -0.5 / spec.rate_hz:
             return f"is at {pts_s:g} s: media time begins at 0"
-        newest_s = max(self._newest_s(), float(self._next * self._hop))
+        newest_s = max(self.newest_s, float(self._next * self._hop))
         if pts_s > newest_s + self._max_ahead_s:
             return f"is at {pts_s:g} s, more than {self._max_ahead_s:g} s after all before it ({newest_s:g} s)"
         if spec.modality == VIDEO:
@@ -224,7 +224,9 @@ class Windower:
         """Grid indices [start, stop) of a window."""
         return ceil_index(window * self._hop, rate_hz), ceil_index((window + 1) * self._hop, rate_hz)
 
-    def _newest_s(self) -> float:
+    @property
+    def newest_s(self) -> float:
+        """The end of the newest sample that entered, of any stream; -inf before the first."""
         return max((s.newest_s for s in self._streams.values()), default=-math.inf)
 
     def _window_count(self) -> int:
@@ -262,7 +264,7 @@ class Windower:
     def _is_ready(self, window: int) -> bool:
         t1_s = float((window + 1) * self._hop)
         frame_s = max((1 / s.spec.rate_hz for s in self._streams.values() if s.spec.modality == VIDEO), default=0.0)
-        if self._newest_s() - self._lateness_s >= t1_s + frame_s:  # the closing frame had its time too
+        if self.newest_s - self._lateness_s >= t1_s + frame_s:  # the closing frame had its time too
             return True
         waited_for = [s for s in self._streams.values() if not (s.ended or s.idle)]
         if waited_for:

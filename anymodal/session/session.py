@@ -1,0 +1,388 @@
+"""A session in one process: it is fed, remembers, and answers, all at the same time.
+
+    fed media --reader--\\                       (feeder's thread)
+                         windows --Perceive--> log --> mind's state --> answers   (askers' threads)
+    pushed packets ------/
+
+The mind reads nothing but the log: each window is stored first and then read back, so a state that is rebuilt is the
+state that was live. Windows and answers take turns at the mind, a window or a piece of text at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anymodal.config import BundleSpec
+from anymodal.errors import LogFullError, QuestionError, RuntimeFault, SessionError
+from anymodal.language.prompt import check_question
+from anymodal.media import read_windows
+from anymodal.memory import Compaction
+from anymodal.session.feeder import Arrived, Feeder, Inbox, in_batches
+from anymodal.session.intake import Intake, session_streams
+from anymodal.session.log import Feed, SessionLog, Turn
+from anymodal.session.turns import Turns
+from anymodal.stages.perceive import BATCH, Perceive
+from anymodal.types import Answer, Delta, Packet
+
+if TYPE_CHECKING:
+    from anymodal.bundle import Bundle
+    from anymodal.language.mind import MindState
+
+TOLERANCE_S = 1e-6
+STALL_S = 600.0  # `wait` gives up after so long without a window
+MOST_TURNS = 16  # of a dialogue; the mind reads as many of them as fit its own budget
+
+log = logging.getLogger("anymodal")
+
+
+class Session:
+    """One stream and what is said about it. Made by `Agent.open` and `Agent.reopen`; safe to use from several threads.
+
+    Raises LogError wherever the log cannot be used, FencedError among them: then another writer has the session.
+    """
+
+    def __init__(self, bundle: Bundle, session_log: SessionLog, *, live: bool = False,
+                 streams: Mapping[str, str] | None = None, idle_timeout_s: float = math.inf,
+                 clock: Callable[[], float] = time.monotonic, on_close: Callable[[], None] = lambda: None) -> None:
+        self.log, self.id = session_log, session_log.info.session
+        self.spec: BundleSpec = bundle.spec
+        self._mind = bundle.mind
+        self._perceive = Perceive(bundle.perception, batch=BATCH) if session_log.writes else None
+        self._streams = session_streams(bundle.spec, streams)
+        self._live, self._idle_timeout_s, self._clock, self._on_close = live, idle_timeout_s, clock, on_close
+        self._turns, self._input = Turns(), threading.RLock()
+        self._news = threading.Condition()
+        self._state: MindState | None = None
+        self._feeder: Feeder | None = None
+        self._inbox: Inbox | None = None
+        self._intake: Intake | None = None
+        self._arrived_s = 0.0  # the end of what has come in, seen or not
+        self._closed = False
+
+    # -- watching -----------------------------------------------------------------------------------------------
+
+    @property
+    def windows(self) -> int:
+        """How many windows have been seen."""
+        return self.log.last_window() + 1
+
+    @property
+    def end_s(self) -> float:
+        """The end of the last window seen: what a question is answered as of, if it does not say."""
+        return self.windows * self.spec.window_s
+
+    def feed(self, media: str | Path | None = None, *, sidecars: Mapping[str, str | Path] | None = None) -> None:
+        """Begin to watch a file, folder or address, behind what was seen before; `wait` for its end.
+
+        What the log holds of the same media is not read again: reading goes on where it was broken off. Without media,
+        that of the log's last feed. Raises MediaError, SidecarError, and SessionError while something else is fed.
+        """
+        with self._input:
+            self._check_free()
+            feed, known = self._feed_of(media, sidecars or {})
+            if feed.done:
+                return
+            reader = read_windows(feed.media, self.spec, sidecars=feed.sidecars,
+                                  first_window=self.windows - feed.first_window)
+            if not known:  # what cannot be opened is not noted
+                self.log.append(feed)
+            batches = in_batches(reader, BATCH, feed.first_window, self.spec.window_s)
+
+            def done() -> None:
+                for warning in reader.warnings:
+                    log.warning(warning)
+                self.log.append(replace(feed, window=self.log.last_window(), done=True))
+
+            self._feeder = Feeder(feed.media, _closing(batches, reader), self._take, done)
+
+    def push(self, packet: Packet) -> None:
+        """Take a piece of a stream; its window is seen once all streams have passed its end.
+
+        Raises PacketError for a packet that is no use: it is counted as dropped, and the session goes on. Raises
+        BusyError when windows come faster than they are seen; a live session sheds the oldest instead.
+        """
+        with self._input:
+            self._begin_pushes()
+            self._inbox.wait_for_room()
+            windows, error = self._intake.push(packet)
+            self._arrived_s = max(self._arrived_s, self._intake.newest_s)
+            self._inbox.put(windows)
+            if error is not None:
+                raise error
+
+    def flush(self, *, stall_s: float = STALL_S) -> None:
+        """Nothing more is pushed for now: see all that was, an unfinished last window too, and wait for it."""
+        with self._input:
+            if self._intake is not None:
+                self._inbox.put(self._intake.flush())
+                self._inbox.close()
+        self.wait(stall_s=stall_s)
+
+    def wait(self, *, stall_s: float = STALL_S) -> None:
+        """Return once all that is fed has been seen. Raises what ended it early, and RuntimeFault after `stall_s`
+        seconds without a new window."""
+        seen, since = self.windows, time.monotonic()
+        while (feeder := self._feeder) is not None and feeder.running:
+            with self._news:
+                self._news.wait(0.1)
+            self._check_open()
+            if self.windows != seen:
+                seen, since = self.windows, time.monotonic()
+            if time.monotonic() - since > stall_s:
+                raise RuntimeFault(f"no window has come from {feeder.name} for {stall_s:g} s",
+                                   fix="close the session, look at the source, and reopen it")
+        self._raise_fault()
+
+    # -- asking -------------------------------------------------------------------------------------------------
+
+    def ask(self, question: str, *, at_s: float | None = None, dialogue: str | None = None,
+            wait_s: float = 0.0) -> Answer:
+        """Answer a question as of now, or as of media time `at_s`, whatever has been seen since.
+
+        dialogue: a name; earlier questions of the same name are read before this one ("and after that?").
+        wait_s: how long to wait for an `at_s` that has not come yet. Raises QuestionError, also for an `at_s` that has
+        not come, and SessionError for a closed session.
+        """
+        for piece in self.stream(question, at_s=at_s, dialogue=dialogue, wait_s=wait_s):
+            if isinstance(piece, Answer):
+                return piece
+        raise SessionError("the answer was cancelled", fix="ask again")
+
+    def stream(self, question: str, *, at_s: float | None = None, dialogue: str | None = None,
+               wait_s: float = 0.0) -> Asking:
+        """The same as it is generated: Deltas, then the Answer."""
+        self._check_open()
+        check_question(question)
+        if at_s is not None and not (math.isfinite(at_s) and at_s >= 0):
+            raise QuestionError(f"cannot answer as of {at_s:g} s: a session begins at 0", fix="give a time of 0 or later")
+        return Asking(self, question, at_s, dialogue, wait_s)
+
+    def _answer(self, asking: Asking) -> Iterator[Delta | Answer]:
+        """An answer's pieces. The lock is held only while a piece is made."""
+        self._wait_for(asking.at_s, asking.wait_s, asking.stopped)
+        with self._turns:
+            self._check_open()
+            state = self._state_at(asking.at_s)
+            last = self._last(asking.at_s)
+            as_of_s = (last + 1) * self.spec.window_s
+            stale_s = max(0.0, self._arrived_s - self.end_s) if asking.at_s is None else 0.0
+            pieces = self._mind.answer(state, asking.question, at_s=as_of_s, turns=self._earlier(asking.dialogue, as_of_s),
+                                       cancelled=asking.stopped)
+            piece = next(pieces, None)
+        waited_s = time.perf_counter() - asking.began_s
+        while isinstance(piece, Delta):
+            yield piece
+            with self._turns:
+                piece = next(pieces, None)
+        if asking.cancelled:
+            return
+        with self._turns:
+            self._check_open()
+            answer = replace(piece, ttft_s=waited_s, last_window=last, windows_missing=self.log.gaps(last), stale_s=stale_s)
+            self._keep(Turn(last, as_of_s, answer.question, answer.text, answer.confidence, answer.evidence,
+                            asking.dialogue or ""))
+        yield answer
+
+    def _earlier(self, dialogue: str | None, as_of_s: float) -> list[Turn]:
+        if not dialogue:
+            return []
+        return [t for t in self.log.entries(Turn, before_s=as_of_s) if t.dialogue == dialogue][-MOST_TURNS:]
+
+    def _keep(self, turn: Turn) -> None:
+        """Store a turn. A full disk does not withhold the answer."""
+        if self.log.writes:
+            try:
+                self.log.append(turn)
+            except LogFullError as error:
+                log.warning(f"an answer is not kept: {error}")
+
+    def _wait_for(self, at_s: float | None, wait_s: float, stopped: Callable[[], bool]) -> None:
+        """Until the windows that had ended by `at_s` have been seen. Raises QuestionError when they do not come."""
+        until = time.monotonic() + wait_s
+        while at_s is not None and self._last(at_s) >= self.windows and not stopped():
+            feeder = self._feeder
+            left_s = until - time.monotonic()
+            if left_s <= 0 or (feeder is not None and not feeder.running and self._last(at_s) >= self.windows):
+                self._raise_fault()
+                raise QuestionError(f"cannot answer as of {at_s:g} s: the session has seen {self.end_s:g} s so far",
+                                    fix=f"give a time from 0 to {self.end_s:g}, or wait for it with wait_s")
+            with self._news:
+                self._news.wait(min(left_s, 0.1))
+        self._check_open()
+
+    def _last(self, at_s: float | None) -> int:
+        """The last window that had ended by a media time, or now; it may not have come yet."""
+        if at_s is None:
+            return self.log.last_window()
+        return math.floor((at_s + TOLERANCE_S) / self.spec.window_s) - 1
+
+    # -- the mind's state ---------------------------------------------------------------------------------------
+
+    def _state_at(self, at_s: float | None) -> MindState:
+        """The live state where it reaches back to `at_s`, else one rebuilt from the log as of then."""
+        state = self._catch_up()
+        if at_s is None or self._last(at_s) >= self._last(state.exact_from_s):
+            return state
+        return self._rebuilt(self._last(at_s))
+
+    def _catch_up(self) -> MindState:
+        """Let the state see what the log holds and it has not seen. What fails leaves it to be rebuilt."""
+        state, self._state = self._state, None
+        if state is None:
+            state = self._rebuilt(self.log.last_window())
+            for compaction in state.made:
+                self._note(compaction)
+        for percept in self.log.windows(state.memory.last_window + 1):
+            self._note(self._mind.extend(state, percept))
+        self._state = state
+        return state
+
+    def _rebuilt(self, last: int) -> MindState:
+        """A state that has seen the windows up to `last`, from the compaction that was in effect then."""
+        compaction = self.log.compaction_before(Compaction, (last + 1) * self.spec.window_s)
+        first = 0 if compaction is None else compaction.after_window + 1
+        return self._mind.open(compaction, self.log.windows(first, last))
+
+    def _note(self, compaction: Compaction | None) -> None:
+        if compaction is not None and self.log.writes:
+            self.log.append(compaction)
+
+    # -- input --------------------------------------------------------------------------------------------------
+
+    def _take(self, batch: list[Arrived]) -> None:
+        """Encode windows, store them, and let the mind see them."""
+        self._arrived_s = max(self._arrived_s, batch[-1][0].t1_s)
+        percepts = self._perceive.encode([(self.id, window) for window, _ in batch])
+        for percept, (_, gap) in zip(percepts, batch, strict=True):
+            with self._turns:
+                self._check_open()
+                self.log.append_window(replace(percept, gap=gap if percept.tokens else gap or "no signal"))
+                self._catch_up()
+            with self._news:
+                self._news.notify_all()
+
+    def _feed_of(self, media: str | Path | None, sidecars: Mapping[str, str | Path]) -> tuple[Feed, bool]:
+        """What the log says of feeding this media and True, or a new feed, behind all windows, and False."""
+        feeds = list(self.log.entries(Feed))
+        if media is None:
+            if not feeds:
+                raise SessionError("the log names nothing to go on with", fix="feed a file, or push packets")
+            return feeds[-1], True
+        name = str(media) if "://" in str(media) else str(Path(media).absolute())
+        for feed in reversed(feeds):
+            if feed.media == name and (feed.done or feed is feeds[-1]):
+                return feed, True
+        tables = {kind: str(Path(path).absolute()) for kind, path in sidecars.items()}
+        return Feed(self.log.last_window(), name, self.windows, tables), False
+
+    def _begin_pushes(self) -> None:
+        """The windower and the thread of pushed packets, behind what was seen before."""
+        if self._intake is not None and self._feeder.running:
+            self._check_open()
+            return
+        self._check_free()
+        inbox = self._inbox = Inbox(live=self._live)
+        intake = self._intake = Intake(self.spec.window_s, self._streams, self.windows,
+                                       idle_timeout_s=self._idle_timeout_s, clock=self._clock)
+
+        def tick() -> None:
+            if self._input.acquire(blocking=False):  # a push that is under way comes first
+                try:
+                    inbox.put(intake.tick())
+                finally:
+                    self._input.release()
+
+        waits = math.isfinite(self._idle_timeout_s)
+        self._feeder = Feeder("pushed packets", inbox.batches(BATCH, tick if waits else lambda: None), self._take)
+
+    def _check_free(self) -> None:
+        """Raise unless input may begin, among other things what ended the last one."""
+        self._check_open()
+        if not self.log.writes:
+            raise SessionError("the session was opened for reading only", fix="reopen it for writing")
+        if self._feeder is not None and self._feeder.running:
+            raise SessionError(f"the session is being fed from {self._feeder.name}",
+                               fix="wait() for its end, or flush() what was pushed")
+        self._raise_fault()
+        self._intake = None
+
+    def _raise_fault(self) -> None:
+        """Raise what ended the last input, once: it may begin again afterwards."""
+        feeder = self._feeder
+        if feeder is not None and not feeder.running and feeder.error is not None:
+            error, feeder.error = feeder.error, None
+            raise error
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the session; its log stays. Running answers end with SessionError. Closing twice does nothing.
+
+        Pushed packets of an unfinished window are lost: `flush` first. Raises RuntimeFault for a feed that does not end.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        with self._news:
+            self._news.notify_all()
+        ended = True
+        if self._feeder is not None:
+            self._feeder.stop()
+            if self._inbox is not None:
+                self._inbox.close()
+            ended = self._feeder.join()
+        with self._turns:
+            self._state = None
+            self.log.close()
+        self._on_close()
+        if not ended:
+            raise RuntimeFault(f"{self._feeder.name} did not end", fix="it ends with this process")
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionError("the session is closed", fix="reopen it from its log")
+
+
+class Asking(Iterator[Delta | Answer]):
+    """An answer on its way: iterate it for its text. One thread iterates, any may `cancel`: then it simply ends."""
+
+    def __init__(self, session: Session, question: str, at_s: float | None, dialogue: str | None, wait_s: float) -> None:
+        self.question, self.at_s, self.dialogue, self.wait_s = question, at_s, dialogue, wait_s
+        self.began_s = time.perf_counter()
+        self._session, self._cancelled = session, threading.Event()
+        self._pieces = session._answer(self)
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Stop, at the latest after the token that is being made. Nothing of the answer is kept."""
+        self._cancelled.set()
+
+    def stopped(self) -> bool:
+        return self.cancelled or self._session._closed
+
+    def __next__(self) -> Delta | Answer:
+        if self.cancelled:
+            self._pieces.close()
+            raise StopIteration
+        return next(self._pieces)
+
+
+def _closing(batches: Iterator[list[Arrived]], reader) -> Iterator[list[Arrived]]:
+    with reader:
+        yield from batches
