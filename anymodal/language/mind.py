@@ -23,7 +23,14 @@ from anymodal.config import BundleSpec
 from anymodal.errors import QuestionError
 from anymodal.language.capability import Capability
 from anymodal.language.forks import Forks, Trunk
-from anymodal.language.prompt import AnswerReader, answer_ids, check_question, question_ids, window_label
+from anymodal.language.prompt import (
+    AnswerReader,
+    answer_ids,
+    check_question,
+    question_ids,
+    window_label,
+    window_stamp,
+)
 from anymodal.language.tokenizer import BOS, EOS, TextTokenizer, clock
 from anymodal.memory import Compaction, Memory, Span
 from anymodal.session.log import Turn
@@ -280,8 +287,9 @@ class Mind:
         return torch.cat([self._embeds([BOS]), *map(self._entry, entries)])
 
     def _entry(self, entry: Span) -> Tensor:
+        stamp = self._embeds(window_stamp(self.tokenizer, entry.t0_s)).mean(0)
         rows = [self._embeds(window_label(self.tokenizer, entry.t0_s))]
-        rows += [torch.from_numpy(p.embeds).to(self.device, self._embed.weight.dtype) for p in entry.parts]
+        rows += [torch.from_numpy(p.embeds).to(self.device, self._embed.weight.dtype) + stamp for p in entry.parts]
         return torch.cat(rows)
 
     def _embeds(self, ids: Sequence[int]) -> Tensor:

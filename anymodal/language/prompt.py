@@ -24,6 +24,15 @@ def window_label(tokenizer: TextTokenizer, t0_s: float) -> list[int]:
     return [WINDOW, *tokenizer.encode(clock(t0_s))]
 
 
+def window_stamp(tokenizer: TextTokenizer, t0_s: float) -> list[int]:
+    """Ids whose mean embedding is added to every soft token of a window.
+
+    Then "at 3 s" is found as "the circle" is, by content; from the label alone, two positions away to twenty, the
+    language model learned to find colours and shapes within minutes and moments not at all.
+    """
+    return window_label(tokenizer, t0_s)[2:]  # without <window> and the space
+
+
 def question_ids(tokenizer: TextTokenizer, question: str, most: int) -> list[int]:
     """Ids of a question, cut to `most` tokens, up to and with <answer>."""
     return [QUESTION, *tokenizer.encode(question)[:most], ANSWER]

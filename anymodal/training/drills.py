@@ -26,11 +26,11 @@ MOST = 3  # lookups in one drill
 
 
 def drills(scene: Scene, dice: random.Random, count: int, present: tuple[str, ...], alone: bool = False) -> list[Question]:
-    """At most `count` drills about a scene, in the modalities that are present. `alone`: one lookup each, by an object's
-    colour or shape, and nothing else: the circuit that does it forms within 250 steps of this, and hardly among others.
+    """At most `count` drills about a scene, in the modalities that are present. `alone`: one lookup each:
+    the circuits that do it form within a few hundred steps of these alone, and hardly among other questions.
     """
     if alone:
-        return _lookups(scene, dice, count) if "video" in present else []
+        return _lookups(scene, dice, count, present)
     makers = [m for modality, m in _MAKERS if modality in present]
     found: list[Question] = []
     for _ in range(3 * count):
@@ -44,16 +44,60 @@ def _dull(drill: Question) -> bool:
     return len(said) > 1 and len(set(said)) == 1
 
 
-def _lookups(scene: Scene, dice: random.Random, count: int) -> list[Question]:
-    found = []
-    for _ in range(2 * count):
-        k, (key, value) = dice.randrange(int(scene.duration_s)), dice.choice(_PAIRS)
-        once = _rows(scene, k, key, value)
-        if once and len(found) < count:
-            a, b = dice.choice(once)
-            when = f" at {k} s" if scene.duration_s > 1 else ""
-            found.append(Question(f"drill_{value}_by_{key}", f"{value}{when}: {a}", b))
+def _lookups(scene: Scene, dice: random.Random, count: int, present: tuple[str, ...]) -> list[Question]:
+    makers = [m for modality, m in _SINGLE if modality in present]
+    found: list[Question] = []
+    for _ in range(3 * count):
+        if makers and len(found) < count:
+            found += dice.choice(makers)(scene, dice)
     return found
+
+
+def _one_at(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """color at 3 s: circle"""
+    k, (key, value) = dice.randrange(int(scene.duration_s)), dice.choice(_PAIRS)
+    if once := _rows(scene, k, key, value):
+        thing, said = dice.choice(once)
+        when = f" at {k} s" if scene.duration_s > 1 else ""
+        yield Question(f"drill_{value}_by_{key}", f"{value}{when}: {thing}", said)
+
+
+def _one_now(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """place now: circle"""
+    key, last = dice.choice(("shape", "color")), int(scene.duration_s) - 1
+    which = dice.choice(("now", "first"))
+    rows = [(t, _KEYS[key](t, last)) for t in scene.things if t.vanish_s > last + 1.0 or which == "first"]
+    once = [(t, name) for t, name in rows if sum(_KEYS[key](other, last) == name for other in scene.things) == 1]
+    if once and (key == "shape" or not any(t.recolor for t in scene.things)):
+        thing, name = dice.choice(once)
+        if said := _where(thing, last + 1.0 if which == "now" else max(0.0, thing.appear_s)):
+            yield Question(f"drill_place_{which}", f"place {which}: {name}", said)
+
+
+def _one_time(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """when: the ring appears"""
+    for drill in _times(scene, dice, most=1):
+        yield Question("drill_when", drill.question, drill.answer)
+
+
+def _one_sound(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """sound at 3 s, or when: the bell starts"""
+    for drill in _sounds(scene, dice, most=1) if dice.random() < 0.5 else ():
+        yield Question("drill_sound", drill.question, drill.answer)
+    kinds = [s.kind for s in scene.sounds]
+    if once := [s for s in scene.sounds if kinds.count(s.kind) == 1]:
+        sound = dice.choice(once)
+        yield Question("drill_sound_when", f"when: the {sound.kind} starts", str(int(sound.t0_s)))
+
+
+def _one_motion(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """device at 3 s, or when: shaking starts"""
+    for drill in _motions(scene, dice, most=1) if dice.random() < 0.5 else ():
+        yield Question("drill_device", drill.question, drill.answer)
+    kinds = [m.kind for m in scene.motions]
+    if once := [m for m in scene.motions if kinds.count(m.kind) == 1]:
+        motion = dice.choice(once)
+        yield Question("drill_device_when", f"when: {motion.kind} starts", str(int(motion.t0_s)))
 
 
 def _rows(scene: Scene, k: int, key: str, value: str) -> list[tuple[str, str]]:
@@ -90,34 +134,35 @@ def _of_one_thing(scene: Scene, dice: random.Random) -> Iterator[Question]:
         yield _drill(dice, f"{value} of the {name} at ", rows, " s", sort=True)
 
 
-def _times(scene: Scene, dice: random.Random) -> Iterator[Question]:
+def _times(scene: Scene, dice: random.Random, most: int = MOST) -> Iterator[Question]:
     """When several things happened."""
     rows = [(f"the {t.color_at(e.t_s)} {t.shape} {e.kind}", str(int(e.t_s))) for t in scene.things for e in t.events]
     rows = [row for row in rows if sum(row[0] == other for other, _ in rows) == 1]
     if rows:
-        yield _drill(dice, "when: ", rows)
+        yield _drill(dice, "when: ", rows, most=most)
 
 
-def _sounds(scene: Scene, dice: random.Random) -> Iterator[Question]:
+def _sounds(scene: Scene, dice: random.Random, most: int = MOST) -> Iterator[Question]:
     rows = []
     for k in range(int(scene.duration_s)):
         said = [f"{s.pitch} {s.kind}" for s in scene.sounds if s.t0_s < k + 0.9 and s.t1_s > k + 0.1]
         rows += [(str(k), said[0] if said else "silence")] if len(said) < 2 else []
     if rows:
-        yield _drill(dice, "sound at ", rows, " s", sort=True)
+        yield _drill(dice, "sound at ", rows, " s", sort=True, most=most)
 
 
-def _motions(scene: Scene, dice: random.Random) -> Iterator[Question]:
+def _motions(scene: Scene, dice: random.Random, most: int = MOST) -> Iterator[Question]:
     rows = []
     for k in range(int(scene.duration_s)):
         said = [m.kind for m in scene.motions if m.t0_s < k + 0.85 and m.t1_s > k + 0.15]
         rows += [(str(k), said[0] if said else "still")] if len(said) < 2 else []
     if rows:
-        yield _drill(dice, "device at ", rows, " s", sort=True)
+        yield _drill(dice, "device at ", rows, " s", sort=True, most=most)
 
 
-def _drill(dice: random.Random, head: str, rows: list[tuple[str, str]], tail: str = "", sort: bool = False) -> Question:
-    chosen = dice.sample(rows, min(len(rows), dice.choice((1, 1, 1, 2, MOST))))
+def _drill(dice: random.Random, head: str, rows: list[tuple[str, str]], tail: str = "", sort: bool = False,
+           most: int = MOST) -> Question:
+    chosen = dice.sample(rows, min(len(rows), dice.choice((1, 1, 1, 2, MOST)), most))
     if sort:
         chosen.sort(key=lambda row: int(row[0]))
     return Question("drill", head + ", ".join(key for key, _ in chosen) + tail, ", ".join(said for _, said in chosen))
@@ -125,7 +170,11 @@ def _drill(dice: random.Random, head: str, rows: list[tuple[str, str]], tail: st
 
 def _place(thing: Thing, k: int) -> str:
     """Where it is at the end of second k; "" on the border of two places."""
-    xs, ys = thing.at(np.array([min(k + 1.0, thing.vanish_s) - 1e-3]))
+    return _where(thing, min(k + 1.0, thing.vanish_s))
+
+
+def _where(thing: Thing, t_s: float) -> str:
+    xs, ys = thing.at(np.array([t_s - 1e-3]))
     x, y = float(xs[0]), float(ys[0])
     return "" if min(abs(v - b) for v in (x, y) for b in (1 / 3, 2 / 3)) < EDGE else place_of(x, y)
 
@@ -140,6 +189,9 @@ _KEYS: dict[str, Callable[[Thing, int], str]] = {
 _VALUES: dict[str, Callable[[Thing, int], str]] = {
     **_KEYS, "size": lambda t, k: t.size, "place": _place, "way": lambda t, k: heading(t, k, k + 1.0) or "",
     "event": _event}
-_PAIRS = (("shape", "color"), ("shape", "size"), ("shape", "place"), ("color", "shape"), ("color", "place"))
+_PAIRS = (("shape", "color"), ("shape", "size"), ("shape", "place"), ("color", "shape"), ("color", "place"),
+          ("shape", "way"), ("shape", "event"), ("shape", "place"))
+_SINGLE = (*[("video", _one_at)] * 5, *[("video", _one_now)] * 3, *[("video", _one_time)] * 2, ("audio", _one_sound),
+           ("imu", _one_motion))
 _MAKERS = (("video", _of_many_things), ("video", _of_many_things), ("video", _of_many_things), ("video", _of_one_thing),
            ("video", _of_one_thing), ("video", _times), ("audio", _sounds), ("imu", _motions))
