@@ -60,7 +60,7 @@ class MemorySpec(_Strict):
     compact_at: float = Field(0.85, gt=0, lt=1)  # a list fuller than this share of the budget is compacted,
     compact_to: float = Field(0.5, gt=0, lt=1)  # to this share,
     keep_recent: float = Field(0.25, ge=0, lt=1)  # with the newest windows left whole, this share of the budget
-    slices: int = Field(8, ge=0)  # windows over which the compacted list is prefilled beside the one in use
+    slices: int = Field(8, ge=1)  # windows over which the compacted list is prefilled beside the one in use
     turn_tokens: int = Field(256, ge=0)  # of earlier questions and answers, in a question's own fork
     recalled_tokens: int = Field(512, ge=0)  # of windows brought back for a question, in its own fork
 
@@ -81,9 +81,22 @@ class MemorySpec(_Strict):
         return self
 
 
+class GateSpec(_Strict):
+    """What counts as unchanged, for sessions that skip it: `anymodal.stages.gate`."""
+
+    grid: int = Field(16, gt=0)  # a picture is compared as grid x grid cells,
+    video_levels: float = Field(10.0, gt=0)  # whose mean may differ by so much, of 255, beside a change of all the light
+    audio_db: float = Field(6.0, gt=0)  # what the level of a band may differ by,
+    audio_floor_db: float = -60.0  # where it is louder than this, of full scale
+    sensor_sigmas: float = Field(4.0, gt=0)  # what the mean of a sensor may differ by, of its own noise,
+    sensor_ratio: float = Field(3.0, gt=1)  # and the factor by which its noise may
+    refresh: int = Field(32, gt=0)  # windows with a number that this divides are always encoded
+
+
 class BundleSpec(_Strict):
     name: str
     window_s: float = Field(1.0, gt=0)
+    gate: GateSpec = Field(default_factory=GateSpec)
     memory: MemorySpec = Field(default_factory=MemorySpec)
     modalities: dict[str, ModalitySpec]
     language: PartSpec
@@ -170,7 +183,7 @@ def _check_window_fits(spec: BundleSpec, where: str) -> None:
 
 def _model_at(loc: tuple) -> type[BaseModel]:
     model: type[BaseModel] = BundleSpec
-    steps = {"modalities": ModalitySpec, "prompt": PromptSpec, "memory": MemorySpec, "encoder": PartSpec,
+    steps = {"modalities": ModalitySpec, "prompt": PromptSpec, "memory": MemorySpec, "gate": GateSpec, "encoder": PartSpec,
              "adapter": PartSpec, "language": PartSpec, "joint_text": PartSpec}
     for part in loc:
         model = steps.get(str(part), model)

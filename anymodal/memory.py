@@ -184,8 +184,6 @@ class Memory:
         merged = tuple(map(_round, merge(self.entries[:whole], room, self.size, self.order)))
         made = Compaction(percept.index, merged[-1].last, percept.index + self.spec.slices, merged)
         self.pending, self.upcoming = made, [*merged, *self.entries[whole:]]
-        if not self.spec.slices:
-            self._take_effect(percept)
         return made
 
 

@@ -126,7 +126,7 @@ class Mind:
         if memory.entries is in_use:
             state.trunk.extend(self._entry(in_use[-1]))
         else:  # another list came into effect: what is left of it, this window included, is prefilled now
-            state.trunk, state.beside = state.beside or self._trunk(), None
+            state.trunk, state.beside = state.beside, None
             state.trunk.extend(self._list(memory.entries)[state.trunk.length :])
         self._prepare(state)
         return compaction
@@ -148,6 +148,10 @@ class Mind:
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
+    def check(self, question: str) -> None:
+        """Raise QuestionError for a question that cannot be asked."""
+        check_question(question, self.tokenizer, self.spec.prompt.max_question_tokens)
+
     @torch.inference_mode()
     def answer(self, state: MindState, question: str, *, at_s: float | None = None, turns: Sequence[Turn] = (),
                recalled: Sequence[Percept] = (), cancelled: Callable[[], bool] = lambda: False,
@@ -159,7 +163,7 @@ class Mind:
         `memory.recalled_tokens`. Raises QuestionError, also for an `at_s` before `state.exact_from_s`.
         """
         began = time.perf_counter()
-        check_question(question)
+        self.check(question)
         seen, length = self._seen(state.memory, at_s)
         ids = question_ids(self.tokenizer, question, self.spec.prompt.max_question_tokens)
         embeds = [*self._recalled(recalled), self._embeds([*self._turns(turns), *ids])]
@@ -196,7 +200,7 @@ class Mind:
         if not prompts:
             return []
         for prompt in prompts:
-            check_question(prompt)
+            self.check(prompt)
         forks = self.fork(state, [question_ids(self.tokenizer, p, self.spec.prompt.max_question_tokens)
                                   for p in prompts])
         yes, no = (self.tokenizer.encode(word)[0] for word in (YES, NO))
