@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from actors.manifest import Row, read_manifest
 from actors.report import Meter, show, summarise
 from actors.results import Results, answered, failed
-from anymodal.errors import AnymodalError, ManifestError, RuntimeFault, need
+from anymodal.errors import AnymodalError, ManifestError, QuestionError, RuntimeFault, need
 from anymodal.types import Answer
 
 if TYPE_CHECKING:
@@ -137,7 +137,12 @@ def side_by_side(work: Callable[[Row, list[int]], Any], todo: Iterable[Todo], wi
 
 def ask(pipeline: Pipeline, model: str, row: Row, left: list[int]) -> Records | RuntimeFault:
     """A row's records, errors of its own included; a fault of the runtime is handed back, to be tried again."""
-    wrong = {index: error for index in left if (error := row.check(index))}
+    wrong: dict[int, QuestionError] = {}
+    for index in left:
+        try:
+            pipeline.check(row.questions[index])
+        except QuestionError as error:
+            wrong[index] = error
     records = [failed(row, index, error, model) for index, error in wrong.items()]
     sound = [index for index in left if index not in wrong]
     if not sound:

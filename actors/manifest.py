@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from anymodal.errors import AnymodalError, InputError, ManifestError, QuestionError, nearest
-from anymodal.language.prompt import check_question
+from anymodal.errors import AnymodalError, InputError, ManifestError, nearest
 
 KEYS = ("id", "media", "question", "questions", "at", "sidecars")
 
@@ -34,14 +33,6 @@ class Row:
     at_s: float | None = None
     sidecars: dict[str, str] = field(default_factory=dict)
     error: AnymodalError | None = None
-
-    def check(self, index: int) -> QuestionError | None:
-        """What is wrong with one of its questions, if anything."""
-        try:
-            check_question(self.questions[index])
-        except QuestionError as error:
-            return error
-        return None
 
 
 def read_manifest(path: str | Path) -> list[Row]:

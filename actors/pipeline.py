@@ -40,7 +40,8 @@ from actors.source import Progress, SourceActor
 from anymodal.agent import new_clip
 from anymodal.config import load_spec
 from anymodal.errors import MediaError, RuntimeFault
-from anymodal.language.prompt import check_questions
+from anymodal.language.prompt import check_question, check_questions
+from anymodal.language.tokenizer import TextTokenizer
 from anymodal.stages.items import Clip, Question
 from anymodal.stages.think import Piece, time_first_tokens
 from anymodal.types import Answer, Delta
@@ -65,6 +66,7 @@ class Pipeline:
     def __init__(self, bundle: str | Path = "tiny", address: str | None = None, *, clips: int | None = None) -> None:
         self.spec, path = load_spec(bundle)
         self.runtime = read_runtime(self.spec, clips=clips)
+        self._tokenizer = TextTokenizer(path.parent / (self.spec.weights or self.spec.name) / "tokenizer.json")
         self._bundle = str(bundle) if str(bundle) != str(path) else str(path.resolve())
         self._actors: dict[str, Any] = {}
         self._group = None
@@ -92,10 +94,15 @@ class Pipeline:
 
         `warnings` receives what was damaged in the media. Raises RuntimeFault where an actor failed.
         """
-        texts = check_questions([questions] if isinstance(questions, str) else questions)
+        texts = check_questions([questions] if isinstance(questions, str) else questions, self._tokenizer,
+                                self.spec.prompt.max_question_tokens)
         clip = new_clip(media if media is None or "://" in str(media) else Path(media).absolute(), at_s,
                         {name: Path(path).absolute() for name, path in (sidecars or {}).items()})
         return time_first_tokens(self._run(clip, texts, warnings), time.perf_counter())
+
+    def check(self, question: str) -> None:
+        """Raise QuestionError for a question that cannot be asked."""
+        check_question(question, self._tokenizer, self.spec.prompt.max_question_tokens)
 
     def _run(self, clip: Clip, texts: Sequence[str], warnings: list[str] | None) -> Iterator[Piece]:
         try:

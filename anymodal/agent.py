@@ -85,7 +85,8 @@ class Agent:
     def stream(self, media: str | Path | None, questions: str | Sequence[str], *, at_s: float | None = None,
                sidecars: Mapping[str, str | Path] | None = None) -> Iterator[tuple[int, Delta | Answer]]:
         """The same, as text is generated: (the question's number, Delta or Answer), question after question."""
-        texts = check_questions([questions] if isinstance(questions, str) else questions)
+        texts = check_questions([questions] if isinstance(questions, str) else questions, self.bundle.tokenizer,
+                                self.spec.prompt.max_question_tokens)
         clip = new_clip(media, at_s, sidecars)
         return time_first_tokens(self._run(clip, texts), time.perf_counter())
 

@@ -136,6 +136,7 @@ def test_damage_is_told(pipeline, folder):
     ("0.mp4", "what?", 99.0, QuestionError),
     ("0.mp4", "what?", -1.0, QuestionError),
     ("0.mp4", " ", None, QuestionError),
+    ("0.mp4", "why? " * 97, None, QuestionError),
     (None, "what?", 1.0, QuestionError),
 ])
 def test_errors_are_those_of_one_process(pipeline, agent, clips, folder, media, question, at_s, kind):

@@ -189,6 +189,7 @@ def test_audio_where_video_is_asked_of(cli, files, random_model):
 @pytest.mark.parametrize(("arguments", "wanted"), [
     (["", ], "the question is empty (ask something"),
     (["   \t"], "the question is empty (ask something"),
+    (["why? " * 100], "tokens, at most 96 are read (shorten it)"),
     (["why? " * 1000], "has 5000 characters, at most 2000 are read (shorten it)"),
     (["good?", ""], "the question is empty"),
     (["what?", "--at", "-1"], "cannot answer as of -1 s: a clip begins at 0 (give a time of 0 or later)"),

@@ -24,7 +24,10 @@ from actors.head import RAY, Head
 from actors.manifest import read_manifest
 from actors.results import Results
 from anymodal.agent import load
+from anymodal.config import configs_dir
 from anymodal.errors import InputError, MediaError, OutputError, RuntimeFault
+from anymodal.language.prompt import check_question
+from anymodal.language.tokenizer import TextTokenizer
 from anymodal.testing import gradient_frame, make_video
 from anymodal.testing_bundle import random_bundle
 from anymodal.types import Answer, Delta, Evidence
@@ -109,6 +112,7 @@ class Played:
         self.runtime = SimpleNamespace(clips=2)
         self.comes_back = True
         self.after = None  # called with the row's name when it is asked
+        self.tokenizer = TextTokenizer(configs_dir() / "tiny" / "tokenizer.json")
 
     def __call__(self, *_args, **_options) -> Played:
         return self
@@ -122,6 +126,9 @@ class Played:
     def wait_ready(self) -> None:
         if not self.comes_back:
             raise RuntimeFault("the mind does not come back", fix="see the logs")
+
+    def check(self, question) -> None:
+        check_question(question, self.tokenizer, 96)
 
     def stream(self, media, questions, *, at_s=None, sidecars=None, warnings=None):
         name = Path(media).name if media else "-"
@@ -186,7 +193,7 @@ def test_every_question_becomes_a_record(played, manifest, tmp_path, capsys):
 def test_bad_rows_are_recorded_and_the_job_goes_on(played, tmp_path, capsys):
     manifest = write(
         tmp_path / "m.jsonl", {"id": "a", "media": "a.mp4", "question": "what?"}, "nonsense",
-        {"id": "b", "media": "b.mp4", "questions": ["", "what?", 7, "x" * 3000, "\ud800"]},
+        {"id": "b", "media": "b.mp4", "questions": ["", "what?", 7, "x" * 3000, "\ud800", "why, " * 97]},
         {"id": "c", "media": "c.mp4", "question": "what?"}, {"id": "c", "media": "c.mp4", "question": "what?"})
     played.faults["c.mp4"] = [MediaError("c.mp4 is empty", fix="copy it again")]
     assert run(manifest, tmp_path / "out") == 4
@@ -194,15 +201,18 @@ def test_bad_rows_are_recorded_and_the_job_goes_on(played, tmp_path, capsys):
               for key in [(record["id"], record["question_index"])]}
     assert errors == {
         ("a", 0): None, ("2", 0): "ManifestError", ("b", 0): "QuestionError", ("b", 1): None,
-        ("b", 2): "QuestionError", ("b", 3): "QuestionError", ("b", 4): "QuestionError", ("c", 0): "MediaError",
+        ("b", 2): "QuestionError", ("b", 3): "QuestionError", ("b", 4): "QuestionError",
+        ("b", 5): "QuestionError", ("c", 0): "MediaError",
         ("c (line 5)", 0): "ManifestError"}
+    record = next(r for r in read(tmp_path / "out") if (r["id"], r["question_index"]) == ("b", 5))
+    assert "tokens, at most 96 are read" in record["error"]["message"]
     record = next(r for r in read(tmp_path / "out") if r["id"] == "c")
     assert record["error"] == {"kind": "MediaError", "message": "c.mp4 is empty", "fix": "copy it again"}
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["rows_failed"] == 4 and summary["errors"]["ManifestError"] == 2
-    assert len(pyarrow.parquet.read_table(tmp_path / "out" / "answers.parquet")) == 9
+    assert len(pyarrow.parquet.read_table(tmp_path / "out" / "answers.parquet")) == 10
     assert run(manifest, tmp_path / "out") == 4, "a restarted job tells of the same failures"
-    assert len(read(tmp_path / "out")) == 9
+    assert len(read(tmp_path / "out")) == 10
 
 
 def test_a_mended_row_is_asked(played, tmp_path):

@@ -34,7 +34,7 @@ def window_stamp(tokenizer: TextTokenizer, t0_s: float) -> list[int]:
 
 
 def question_ids(tokenizer: TextTokenizer, question: str, most: int) -> list[int]:
-    """Ids of a question, cut to `most` tokens, up to and with <answer>."""
+    """Ids of a question up to and with <answer>; one that was not checked is cut to `most` tokens."""
     return [QUESTION, *tokenizer.encode(question)[:most], ANSWER]
 
 
@@ -91,8 +91,8 @@ class AnswerReader:
         return tuple(dict.fromkeys(found))
 
 
-def check_question(question: str) -> None:
-    """Refuse a question that is empty, far too long or no text."""
+def check_question(question: str, tokenizer: TextTokenizer, most: int) -> None:
+    """Refuse a question that is empty, no text, or of more than `most` tokens."""
     if not isinstance(question, str):
         raise QuestionError(f"a question is text, found {type(question).__name__} {question!r:.80}",
                             fix='for example "what colour is the circle?"')
@@ -106,12 +106,14 @@ def check_question(question: str) -> None:
     except UnicodeEncodeError as error:
         raise QuestionError(f"the question is no valid text: {error.reason} at character {error.start}",
                             fix="write it in UTF-8") from error
+    if (count := len(tokenizer.encode(question))) > most:
+        raise QuestionError(f"the question has {count} tokens, at most {most} are read", fix="shorten it")
 
 
-def check_questions(questions: Sequence[str]) -> list[str]:
+def check_questions(questions: Sequence[str], tokenizer: TextTokenizer, most: int) -> list[str]:
     """Check each; refuses an empty list."""
     if not questions:
         raise QuestionError("no question was given", fix='ask something, for example "what colour is the circle?"')
     for question in questions:
-        check_question(question)
+        check_question(question, tokenizer, most)
     return list(questions)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from anymodal.config import BundleSpec
 from anymodal.errors import LogFullError, QuestionError, RuntimeFault, SessionError
-from anymodal.language.prompt import check_question
 from anymodal.media import read_windows
 from anymodal.memory import Compaction
 from anymodal.session.feeder import Arrived, Feeder, Inbox, in_batches
@@ -159,7 +158,7 @@ class Session:
                wait_s: float = 0.0) -> Asking:
         """The same as it is generated: Deltas, then the Answer."""
         self._check_open()
-        check_question(question)
+        self._mind.check(question)
         if at_s is not None and not (math.isfinite(at_s) and at_s >= 0):
             raise QuestionError(f"cannot answer as of {at_s:g} s: a session begins at 0", fix="give a time of 0 or later")
         return Asking(self, question, at_s, dialogue, wait_s)
