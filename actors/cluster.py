@@ -23,6 +23,7 @@ from anymodal.threads import usable_cores
 
 CONNECT_TIMEOUT_S = 5.0
 START_ATTEMPTS = 3
+PREFIX, OWNER = "am-", "owner"  # of private folders, and of the file in each that says whose it is
 OBJECT_STORE_BYTES = 128 * 2**20  # windows in flight are a few MB
 LONGEST_SOCKET_DIR = 40  # a Unix socket's path is at most 107 bytes, and Ray adds about 60
 
@@ -88,9 +89,32 @@ class Cluster:
 
 
 def private_folder() -> Path:
-    """A new folder of this user's own, with a path short enough for Ray's sockets."""
-    home = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="am-", dir=home if len(home) <= LONGEST_SOCKET_DIR else "/tmp"))
+    """A new folder of this process's own, with a path short enough for Ray's sockets.
+
+    Folders whose process was killed before it could remove them are removed now.
+    """
+    home = Path(tempfile.gettempdir())
+    home = home if len(str(home)) <= LONGEST_SOCKET_DIR else Path("/tmp")
+    for left in home.glob(f"{PREFIX}*"):
+        if _is_abandoned(left):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=home))
+    (folder / OWNER).write_text(f"{os.getpid()} {psutil.Process().create_time()}")
+    return folder
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Is it ours, is the process that made it dead, and does nothing run from it?"""
+    try:
+        pid, began_s = (folder / OWNER).read_text().split()
+        if folder.stat().st_uid != os.getuid():
+            return False
+        with suppress(psutil.NoSuchProcess):
+            if psutil.Process(int(pid)).create_time() == float(began_s):
+                return False
+    except (OSError, ValueError, psutil.Error):
+        return False
+    return not processes_of(folder)
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:

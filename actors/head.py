@@ -24,7 +24,8 @@ from actors.cluster import OBJECT_STORE_BYTES, free_ports, kill_all, private_fol
 from anymodal.errors import RuntimeFault
 from anymodal.threads import usable_cores
 
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 300.0  # a slow and busy machine takes minutes
+REPLY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 ELSEWHERE = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN")  # would lead to another cluster
 RAY = (sys.executable, "-m", "ray.scripts.scripts")
@@ -48,7 +49,8 @@ class Head:
         self.address = f"http://127.0.0.1:{ports[0]}"
         self.env = {key: value for key, value in os.environ.items() if key not in ELSEWHERE} | {
             "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token),
-            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "PYTHONPATH": _with_our_own(os.environ.get("PYTHONPATH"))}
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+            "no_proxy": _no_proxy(), "NO_PROXY": _no_proxy(), "PYTHONPATH": _with_our_own(os.environ.get("PYTHONPATH"))}
         names = ("dashboard-port", "port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
                  "runtime-env-agent-port", "metrics-export-port", "ray-client-server-port")
         options = [f"--{name}={port}" for name, port in zip(names, ports)]
@@ -58,6 +60,7 @@ class Head:
         self.gcs_address = f"127.0.0.1:{ports[1]}"
         self.client_address = f"ray://127.0.0.1:{ports[-1]}"
         self.log = self.folder / "head.log"
+        self._dashboard_log = self.folder / "ray" / "session_latest" / "logs" / "dashboard.log"
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*RAY, "start", "--head", "--block", *options], env=self.env, stdin=subprocess.DEVNULL, stdout=log,
@@ -68,11 +71,12 @@ class Head:
         deadline_s = time.monotonic() + START_TIMEOUT_S
         request = urllib.request.Request(f"{self.address}/api/jobs/", headers={
             "Authorization": f"Bearer {self._token.read_text(encoding='ascii').strip()}"})
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads to this machine itself
         while True:
-            with suppress(OSError), urllib.request.urlopen(request, timeout=5):
+            with suppress(OSError), direct.open(request, timeout=REPLY_TIMEOUT_S):
                 return
             if self._process.poll() is not None or time.monotonic() > deadline_s:
-                said = self.log.read_text(errors="replace").strip().splitlines()[-3:]
+                said = [line for log in (self.log, self._dashboard_log) for line in _last_lines(log)]
                 self.close()
                 raise RuntimeFault(f"a Ray head could not be started: {' / '.join(said)}", fix="free cores and memory")
             time.sleep(0.2)
@@ -100,6 +104,15 @@ class Head:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _no_proxy() -> str:
+    """`ray job submit` goes to this machine itself, whatever proxy is set."""
+    return ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1"]))
+
+
+def _last_lines(log: Path, count: int = 3) -> list[str]:
+    return log.read_text(errors="replace").strip().splitlines()[-count:] if log.is_file() else []
 
 
 def _with_our_own(path: str | None) -> str:

@@ -2,8 +2,9 @@
 
 Rows of the manifest (see `actors/manifest.py`) are asked of a Pipeline, several at once, and recorded as they are
 answered (see `actors/results.py`). A job that was killed continues where it was when it is started again. A row that
-cannot be answered is recorded with its error. A row that met a fault of the runtime is tried again at the end, alone,
-at most twice, so that a clip that kills its decoder takes no other row with it.
+cannot be answered is recorded with its error, and counts as done unless --retry-failed is given. A row that met a
+fault of the runtime is tried again at the end, alone, at most twice, so that a clip that kills its decoder takes no
+other row with it.
 
 Runs in the Ray that RAY_ADDRESS names (as under `ray job submit`), else starts one of its own.
 Exit codes: 0 all rows answered; 4 some were not; others as in `anymodal/errors.py`; 130 and 143 when stopped.
@@ -69,6 +70,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--input", required=True, metavar="MANIFEST", help="JSON lines: id, media, question(s), at")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="where answers are written")
     parser.add_argument("--model", default="tiny", help="a shipped bundle's name, or the path of a YAML")
+    parser.add_argument("--retry-failed", action="store_true", help="ask again what an earlier run could not answer")
     parser.add_argument("--concurrency", type=int, metavar="N", help="rows at once (the bundle's runtime.clips)")
     parser.add_argument("--address", default=os.environ.get("RAY_ADDRESS"),
                         help="a running Ray: auto, HOST:PORT or ray://HOST:PORT (RAY_ADDRESS, else one of its own)")
@@ -83,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     began_s = time.monotonic()
     rows = read_manifest(options.input)
     need("pyarrow", extra="run")
-    results = Results(options.output, options.model)
+    results = Results(options.output, options.model, retry_failed=options.retry_failed)
     try:
         todo = [(row, left) for row in rows if (left := results.missing(row))]
         with Meter(total=len(rows), done=len(rows) - len(todo)) as meter:

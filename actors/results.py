@@ -1,6 +1,7 @@
 """A job's output folder: answers as they come, each on disk before the next; it tells a restarted job what is done.
 
-    answers.jsonl     a record per question, in the order they were finished
+    answers.jsonl     a record per question, in the order they were finished; where one failed and was tried again, the
+                      later line counts
     answers.parquet   the same in the manifest's order, written at the end
     summary.json      counts, rates and times of the last run
 """
@@ -27,8 +28,8 @@ class Results:
     `records` by key: what earlier runs and this one recorded.
     """
 
-    def __init__(self, folder: str | Path, model: str) -> None:
-        self.folder, self.model = Path(folder), model
+    def __init__(self, folder: str | Path, model: str, *, retry_failed: bool = False) -> None:
+        self.folder, self.model, self._retry_failed = Path(folder), model, retry_failed
         self.records: dict[Key, dict[str, Any]] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -60,10 +61,12 @@ class Results:
         return [index for index in range(max(1, len(row.questions))) if self._done(row, index) is None]
 
     def _done(self, row: Row, index: int) -> dict[str, Any] | None:
-        """The record of a question. That of a broken row does not count once the row is mended."""
+        """The record of a question. That of a broken row does not count once the row is mended, nor does that of a
+        failure which is to be tried again."""
         record = self.records.get((row.id, index))
-        mended = record is not None and row.error is None and (record["error"] or {}).get("kind") == "ManifestError"
-        return None if mended else record
+        if record is None or record["error"] is None or row.error is not None:
+            return record
+        return None if self._retry_failed or record["error"]["kind"] == "ManifestError" else record
 
     def add(self, records: list[dict[str, Any]]) -> None:
         """Append records; when it returns they are on disk, and each is whole."""

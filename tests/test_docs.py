@@ -62,7 +62,7 @@ def test_every_block_says_how_it_is_tested(document):
     assert unmarked == []
 
 
-@pytest.mark.timeout(400)  # real commands, one after the other
+@pytest.mark.timeout(900)  # real commands, one after the other
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if any(b["mode"] == "in order" for b in blocks(d))],
                          ids=lambda d: d.name)
 def test_blocks_run_in_order(document, folder, capfd):
@@ -145,7 +145,7 @@ def check_ray(words: list[str]) -> None:
 
 def check_python(words: list[str]) -> None:
     assert words[0] == "-m" and importlib.util.find_spec(words[1]), words
-    done = subprocess.run([sys.executable, "-m", words[1], "--help"], capture_output=True, text=True, timeout=120,
+    done = subprocess.run([sys.executable, "-m", words[1], "--help"], capture_output=True, text=True, timeout=300,
                           cwd=ROOT)
     assert done.returncode == 0, done.stderr
     for option in words[2:]:

@@ -66,7 +66,7 @@ def run_python(code: str, cwd: Path, *args: str) -> subprocess.CompletedProcess:
     """Python with `cwd` first on its path, as a user's script there has it."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(cwd), str(ROOT)])}
     return subprocess.run([sys.executable, "-c", code, *args], cwd=cwd, env=env, capture_output=True, text=True,
-                          timeout=120)
+                          timeout=300)
 
 
 LIGHT = ("anymodal", "anymodal.types", "anymodal.errors", "anymodal.config", "anymodal.cli", "anymodal.doctor",

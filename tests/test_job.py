@@ -19,7 +19,7 @@ import pytest
 
 import actors.pipeline
 from actors import job
-from actors.cluster import Cluster, processes_of, psutil
+from actors.cluster import Cluster, private_folder, processes_of, psutil
 from actors.head import RAY, Head
 from actors.manifest import read_manifest
 from actors.results import Results
@@ -221,6 +221,18 @@ def test_a_mended_row_is_asked(played, tmp_path):
     assert run(write(tmp_path / "m.jsonl", {"media": "a.mp4", "question": "what?"}), out) == 0
 
 
+def test_a_failed_row_is_asked_again_when_told_to(played, manifest, tmp_path):
+    out = tmp_path / "out"
+    played.faults["b.mp4"] = [MediaError("b.mp4 is empty", fix="copy it again")]
+    assert run(manifest, out) == 4
+    assert run(manifest, out) == 4 and played.asked["b.mp4"] == 1, "a failure counts as done"
+    assert run(manifest, out, "--retry-failed") == 0
+    assert played.asked == Counter({f"{name}.mp4": 1 for name in "acdef"} | {"b.mp4": 2})
+    table = pyarrow.parquet.read_table(out / "answers.parquet").to_pylist()
+    assert [(row["id"], row["question_index"]) for row in table] == ALL and not any(row["error"] for row in table)
+    assert run(manifest, out, "--retry-failed") == 0 and len(read(out)) == 14, "nothing failed is left to ask"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_job_continues(played, manifest, tmp_path, number, capsys):
     played.after = lambda name: (os.kill(os.getpid(), number), time.sleep(0.2)) if name == "d.mp4" else None
@@ -350,7 +362,7 @@ def test_wrong_arguments(manifest, tmp_path, capsys):
 def head(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     subprocess.run([*RAY, "get-auth-token", "--generate"], env={**os.environ, "HOME": str(home)}, check=True,
-                   capture_output=True, timeout=120)
+                   capture_output=True, timeout=600)
     with Head(home / ".ray" / "auth_token") as running:
         running.wait_ready()
         yield running
@@ -385,7 +397,7 @@ def test_a_submitted_job_is_killed_and_continues(head, tmp_path):
         assert time.monotonic() < deadline_s and first.poll() is None, first.stdout.read()
         time.sleep(0.05)
     job_process(out).kill()
-    assert first.wait(120) != 0
+    assert first.wait(600) != 0
     kept = (out / "answers.jsonl").read_bytes()
     assert 3 <= kept.count(b"\n") < 41 and not (out / "summary.json").exists()
 
@@ -412,7 +424,7 @@ def test_without_the_token_no_job_is_taken(head, tmp_path):
     wrong.write_text("0" * 64)
     for env in ({"RAY_AUTH_TOKEN_PATH": str(wrong)}, {"RAY_AUTH_MODE": "disabled"}):
         asked = subprocess.run([*RAY, "job", "list", f"--address={head.address}"], env={**head.env, **env},
-                               capture_output=True, text=True, timeout=120)
+                               capture_output=True, text=True, timeout=600)
         assert asked.returncode != 0
 
 
@@ -425,6 +437,32 @@ def test_a_ray_started_beside_it_leaves_it_alone(head):
         beside.close()
     assert before <= {process.pid for process in processes_of(head.folder)}
     head.wait_ready()
+
+
+def test_a_folder_is_removed_once_its_process_is_dead(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    make = "from actors.cluster import private_folder; print(private_folder())"
+    left = Path(subprocess.run([sys.executable, "-c", make], cwd=ROOT, capture_output=True, text=True, timeout=300,
+                               check=True).stdout.strip())
+    assert left.is_dir()
+    (foreign := Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))).joinpath("owner").write_text("not of ours")
+    ours = [private_folder(), private_folder()]
+    try:
+        assert not left.exists(), "its process is dead"
+        assert foreign.is_dir() and all(folder.is_dir() for folder in ours)
+    finally:
+        for folder in (foreign, *ours):
+            shutil.rmtree(folder)
+
+
+def test_a_head_that_cannot_start_says_why(monkeypatch):
+    monkeypatch.setattr("actors.head.START_TIMEOUT_S", 0.0)
+    broken = Head()
+    (logs := broken.folder / "ray" / "session_latest" / "logs").mkdir(parents=True)
+    (logs / "dashboard.log").write_text("the dashboard found no port")
+    with pytest.raises(RuntimeFault, match="found no port"):
+        broken.wait_ready()
+    assert not broken.folder.exists()
 
 
 # -- the demo -------------------------------------------------------------------------------------------------

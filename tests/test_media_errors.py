@@ -114,6 +114,15 @@ def test_a_file_cut_short_gives_what_it_has_and_a_warning(tmp_path):
     assert all(np.array_equal(a.data, b.data) for a, b in zip(found[:-1], kept))
 
 
+def test_an_mkv_cut_short_is_told_by_its_file_s_header(tmp_path):
+    whole = make_video(tmp_path / "whole.mkv", [gradient_frame(64, i, 48) for i in range(100)], options={"g": "10"})
+    data = whole.read_bytes()
+    for path, told in ((write(tmp_path / "cut.mkv", data[: len(data) // 2]), True), (whole, False)):
+        with open_media(path, {"video": SPECS["video"]}) as source:
+            list(source)
+            assert any("its header says 4.0" in w for w in source.warnings) == told, source.warnings
+
+
 @pytest.mark.parametrize("name, codec", [("a.mkv", "libx264"), ("a.ts", "libx264"), ("a.webm", "libvpx")])
 def test_streamable_files_cut_anywhere_give_what_they_have(tmp_path, name, codec):
     frames = [gradient_frame(64, i, 48) for i in range(50)]

@@ -26,7 +26,7 @@ def wheel(tmp_path_factory) -> Path:
     """Built from the checkout, by hatchling as it is installed here: no network."""
     folder = tmp_path_factory.mktemp("wheel")
     done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-                           "--wheel-dir", folder, ROOT], capture_output=True, text=True, timeout=170)
+                           "--wheel-dir", folder, ROOT], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     (path,) = folder.glob("*.whl")
     return path
@@ -42,7 +42,7 @@ def install(wheel: Path, folder: Path) -> Path:
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin" / "python"
     done = subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps",
-                           "--no-index", wheel], capture_output=True, text=True, timeout=120)
+                           "--no-index", wheel], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return python
 
@@ -51,7 +51,7 @@ def run(python: Path, *argv: object, cwd: Path, **env: str) -> subprocess.Comple
     """The console script of that environment, from a folder with nothing of ours in it."""
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return subprocess.run([python.parent / "anymodal", *map(str, argv)], cwd=cwd, env={**clean, **env},
-                          capture_output=True, text=True, timeout=170)
+                          capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")

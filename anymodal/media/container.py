@@ -17,6 +17,7 @@ OPEN_TIMEOUT_S = 20.0
 READ_TIMEOUT_S = 20.0
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .bmp .webp .tif .tiff .ppm .pgm .pbm .qoi".split())
 IMAGE_FORMATS = frozenset("bmp_pipe jpeg_pipe pbm_pipe pgm_pipe png_pipe ppm_pipe qoi_pipe tiff_pipe webp_pipe".split())
+HEADER_ONLY = ("matroska", "flv")  # formats with a duration in the file's header alone
 
 # Demuxers that would take any text or bytes for media, follow a list to other files, or read a file name as a
 # pattern: what they open is not what the user named.
@@ -137,6 +138,13 @@ def codec_name(path: Path, stream: Any) -> str:
 def declared_s(stream: Any | None) -> float | None:
     """How long the header says a stream is, in seconds; None if it does not say."""
     return float(stream.duration * stream.time_base) if stream is not None and stream.duration else None
+
+
+def container_s(container: Any) -> float | None:
+    """How long the header says a file is whose streams say nothing of their own; None if it does not say."""
+    tells = any(stream.duration for stream in (*container.streams.video, *container.streams.audio))
+    says = container.format.name.startswith(HEADER_ONLY) and container.duration
+    return container.duration / av.time_base if says and not tells else None
 
 
 def only(container: Any, stream: Any) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from anymodal.errors import MediaError, SidecarError, nearest
 from anymodal.media.audio import AudioReader
-from anymodal.media.container import image_folder, no_codec_error, open_container, pick_stream
+from anymodal.media.container import container_s, image_folder, no_codec_error, open_container, pick_stream
 from anymodal.media.fetch import local_file
 from anymodal.media.folder import FolderReader
 from anymodal.media.info import FOLDER_RATE_HZ
@@ -79,6 +79,7 @@ class MediaSource:
         self._warnings: list[str] = []
         self._readers: dict[str, Any] = {}  # by stream name
         self._tables: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._declared_s: float | None = None  # of the file, where its streams do not tell
         self._stack = ExitStack()
         try:
             self._local = self._stack.enter_context(local_file(path))
@@ -146,6 +147,8 @@ class MediaSource:
         container = open_container(self._local)
         try:
             found = {m: pick_stream(container, m, self._numbers[m]) for m in (VIDEO, AUDIO)}
+            if {m for m, s in found.items() if s is not None} <= {s.modality for s in self._specs.values()}:
+                self._declared_s = container_s(container)
             decodable = {m for m, s in found.items() if s is not None and s.codec_context is not None}
             lacking = [s for s in found.values() if s is not None and s.codec_context is None]
             for stream in lacking:
@@ -255,14 +258,16 @@ class MediaSource:
                     "time_s counts from the clip's start"
                 )
         for name, reader in self._readers.items():
-            if reader.end is None or reader.declared_s is None:
-                continue
-            decoded_s = float(reader.end - reader.start)
-            if decoded_s < reader.declared_s - max(0.5, 0.05 * reader.declared_s):
-                self._warnings.append(
-                    f"{self._local.name}: {self._specs[name].modality} ends after {decoded_s:.2f} s, "
-                    f"its header says {reader.declared_s:.2f} s"
-                )
+            if reader.end is not None:
+                decoded_s = float(reader.end - reader.start)
+                self._check_declared(self._specs[name].modality, decoded_s, reader.declared_s)
+        if self.duration_s is not None:
+            self._check_declared("it", self.duration_s, self._declared_s)
+
+    def _check_declared(self, what: str, decoded_s: float, declared_s: float | None) -> None:
+        if declared_s is not None and decoded_s < declared_s - max(0.5, 0.05 * declared_s):
+            self._warnings.append(f"{self._local.name}: {what} ends after {decoded_s:.2f} s, its header says "
+                                  f"{declared_s:.2f} s")
 
 
 def _repacked(runs: Iterator[tuple[int, np.ndarray]], size: int) -> Iterator[tuple[int, np.ndarray]]:
