@@ -55,15 +55,16 @@ class Perception(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def features(self, modality: str, signals: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, modality: str, signals: Tensor, *, once: bool = False) -> tuple[Tensor, Tensor]:
         """Raw signals -> features (B, T, P, D) and joint embeddings (B, E).
 
         video: uint8 (B, T, H, W, 3), each frame a step. Others: (B, samples[, axes]), one step a window.
+        `once`: encode equal frames once.
         """
         encoder = self.encoders[modality]
         if signals.dim() == 5:
             batch, steps = signals.shape[:2]
-            patches, joint = encoder(signals.flatten(0, 1))
+            patches, joint = _distinct(encoder, signals.flatten(0, 1)) if once else encoder(signals.flatten(0, 1))
             joint = nn.functional.normalize(joint.view(batch, steps, -1).mean(1), dim=-1)
             return patches.view(batch, steps, *patches.shape[1:]), joint
         patches, joint = encoder(signals)
@@ -75,11 +76,13 @@ class Perception(nn.Module):
         return self.encode_many([(session, window) for window in windows])
 
     @torch.inference_mode()
-    def encode_many(self, items: Sequence[tuple[str, Window]], *, rows: int | None = None) -> list[list[Tokens]]:
+    def encode_many(self, items: Sequence[tuple[str, Window]], *, rows: int | None = None,
+                    once: bool = False) -> list[list[Tokens]]:
         """The same for windows of many sessions in one batch per modality.
 
         `rows`: encode in batches of exactly so many, the last filled up with silence. Then a window's tokens do not
         depend, to the last bit, on what shares its batch: matrix products round differently for every shape.
+        `once`: encode equal frames of a batch once; with rows=1 that keeps a window's tokens its own, too.
         """
         found: list[list[Tokens]] = [[] for _ in items]
         for modality in self.spec.prompt.order:
@@ -87,13 +90,13 @@ class Perception(nn.Module):
                     for stream, signal in window.signals.items() if signal.modality == modality]
             size = rows or max(1, len(jobs))
             for at in range(0, len(jobs), size):
-                self._encode_batch(modality, jobs[at : at + size], items, found, size)
+                self._encode_batch(modality, jobs[at : at + size], items, found, size, once)
         return found
 
     def _encode_batch(self, modality: str, jobs: list[tuple[int, str, Signal]], items: Sequence[tuple[str, Window]],
-                      found: list[list[Tokens]], rows: int) -> None:
+                      found: list[list[Tokens]], rows: int, once: bool) -> None:
         batch, valid = self._batch(modality, [signal for _, _, signal in jobs], rows)
-        features, joint = self.features(modality, batch)
+        features, joint = self.features(modality, batch, once=once)
         states = self.adapters[modality](features, valid)
         embeds = self.adapters[modality].project(states)
         weight = valid[..., None].to(features.dtype)
@@ -125,3 +128,11 @@ class Perception(nn.Module):
             elif signal.data.ndim > 1:  # a sensor holds its first and last readings
                 out[row, :start], out[row, start + take :] = signal.data[0], signal.data[take - 1]
         return torch.from_numpy(out).to(self.device), torch.from_numpy(valid).to(self.device)
+
+
+def _distinct(encoder: nn.Module, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """The encoder's outputs for frames (F, H, W, 3), of which equal ones are encoded once."""
+    place: dict[bytes, int] = {}
+    where = [place.setdefault(frame.tobytes(), len(place)) for frame in frames.cpu().numpy()]
+    first = [where.index(i) for i in range(len(place))]
+    return tuple(part[where] for part in encoder(frames[first]))

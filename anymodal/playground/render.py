@@ -18,6 +18,8 @@ _HSV = {"red": (0, 0.9, 0.87), "orange": (28, 0.95, 0.97), "yellow": (55, 0.85, 
         "blue": (220, 0.85, 0.85), "purple": (277, 0.7, 0.65), "pink": (330, 0.42, 0.98), "white": (0, 0.0, 0.97)}
 _HUE_JITTER = {"red": 6, "orange": 5, "yellow": 5, "green": 18, "blue": 14, "purple": 10, "pink": 10, "white": 0}
 
+STEADY = 0.01  # how fast the light of a steady scene changes, beside that of others
+
 
 def rgb_of(name: str, tint: tuple[float, float, float] = (0.0, 0.5, 0.5)) -> np.ndarray:
     """A named colour with one object's tint, float32 (3,) in [0, 1]."""
@@ -31,10 +33,12 @@ def rgb_of(name: str, tint: tuple[float, float, float] = (0.0, 0.5, 0.5)) -> np.
 def render_frames(scene: Scene, times_s: np.ndarray, width: int, height: int) -> np.ndarray:
     """The picture at each time, uint8 (T, H, W, 3) RGB."""
     rng = np.random.default_rng(scene.look)
-    base_HWC, drift_T3 = _background(scene, rng, times_s, width, height)
-    gain_T = 1.0 + rng.uniform(0, 0.12) * np.sin(times_s * rng.uniform(0.2, 2.0) + rng.uniform(0, 6.3))
+    light_s = times_s * (STEADY if scene.steady else 1.0)
+    base_HWC, drift_T3 = _background(scene, rng, light_s, width, height)
+    gain_T = 1.0 + rng.uniform(0, 0.12) * np.sin(light_s * rng.uniform(0.2, 2.0) + rng.uniform(0, 6.3))
     gain_T *= rng.uniform(0.8, 1.1)
     wobble = rng.uniform(0, 0.006) if rng.random() < 0.5 else 0.0
+    wobble *= not scene.steady
     shake_T2 = wobble * np.sin(times_s[:, None] * rng.uniform(5, 14, 2) + rng.uniform(0, 6.3, 2))
     grain = rng.uniform(0.0, 0.03)
     blur = rng.uniform(0.0, 0.25) if rng.random() < 0.5 else 0.0

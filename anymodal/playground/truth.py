@@ -59,6 +59,7 @@ def scene_to_json(scene: Scene) -> dict[str, Any]:
     """Positions in frame units (x right, y down), radii in frame heights, times in seconds of media time."""
     return {
         "duration_s": scene.duration_s, "aspect": scene.aspect, "background": scene.background, "look": scene.look,
+        **({"steady": True} if scene.steady else {}),
         "objects": [_thing_to_json(t, scene.duration_s) for t in scene.things],
         "sounds": [{"kind": s.kind, "pitch": s.pitch, "start_s": s.t0_s, "end_s": s.t1_s, "variant": s.variant}
                    for s in scene.sounds],
@@ -71,7 +72,7 @@ def scene_from_json(row: dict[str, Any]) -> Scene:
         row["duration_s"], row["aspect"], [_thing_from_json(t, row["duration_s"]) for t in row["objects"]],
         [Sound(s["kind"], s["pitch"], s["start_s"], s["end_s"], s["variant"]) for s in row["sounds"]],
         [DeviceMotion(m["kind"], m["start_s"], m["end_s"]) for m in row["device_motions"]],
-        row["background"], row["look"])
+        row["background"], row["look"], row.get("steady", False))
 
 
 def _thing_to_json(thing: Thing, duration_s: float) -> dict[str, Any]:

@@ -100,6 +100,7 @@ class Scene:
     motions: list[DeviceMotion]
     background: str
     look: int  # seed of everything that is only appearance: background, lighting, blur, shake, sensor noise
+    steady: bool = False  # a fixed camera: nothing shakes, and the light changes over minutes
 
 
 def rng_for(split: str, seed: int, index: int) -> np.random.Generator:
