@@ -1,6 +1,7 @@
 """What every script in `benchmarks/` shares: a table on the screen, and rows for machines with `--json FILE`.
 
-A row is {"measure", "ours", "baseline", "ratio", "target"}; `ratio` is over 1 where ours is better.
+A row is {"measure", "ours", "baseline", "ratio", "target"}, and where it applies "case". `ratio` is over 1 where ours is
+better, and `target` its least; rows with "at_most" are measured the other way round: their target is the most.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Row:
-    """One measure. `ours` and `baseline` in `unit`; `target` is the least wanted ratio, None where none is set."""
+    """One measure. `ours` and `baseline` in `unit`; `target` is the least wanted ratio, None where none is set, and
+    with `at_most` the most."""
 
     measure: str
     ours: float
@@ -23,14 +25,21 @@ class Row:
     ratio: float
     target: float | None = None
     unit: str = ""
+    case: str = ""
+    at_most: bool = False
 
     @property
     def verdict(self) -> str:
-        return "" if self.target is None else "ok" if self.ratio >= self.target else "below"
+        if self.target is None:
+            return ""
+        if self.at_most:
+            return "ok" if self.ratio <= self.target else "above"
+        return "ok" if self.ratio >= self.target else "below"
 
     def to_json(self) -> dict:
         """The keys that every benchmark writes, and the unit."""
-        return {k: round(float(v), 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        found = {k: round(float(v), 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        return {k: v for k, v in found.items() if k not in ("case", "at_most") or v}
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -57,10 +66,9 @@ def report(title: str, rows: Sequence[Row], json_path: Path | None = None) -> No
     print(f"\n{title}\n")
     cells = [("measure", "ours", "baseline", "unit", "ratio", "target", "")]
     for row in rows:
-        target = "" if row.target is None else f">= {row.target:g}"
-        cells.append(
-            (row.measure, f"{row.ours:.4g}", f"{row.baseline:.4g}", row.unit, f"{row.ratio:.2f}", target, row.verdict)
-        )
+        target = "" if row.target is None else f"{'<=' if row.at_most else '>='} {row.target:g}"
+        cells.append((f"{row.measure} {row.case}".rstrip(), f"{row.ours:.4g}", f"{row.baseline:.4g}", row.unit,
+                      f"{row.ratio:.3g}", target, row.verdict))
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     for line in cells:
         first, *rest = (cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths)))
