@@ -92,7 +92,6 @@ class Windower:
         self._clock = clock
         self._max_ahead_s = max_ahead_s  # a packet further ahead than this is taken for a broken clock
         self._next = first_window
-        self._first = first_window
         self._streams = {name: _Stream(spec, heard_s=clock()) for name, spec in streams.items()}
         self._dropped: dict[str, int] = {}
         self.totals: dict[str, Totals] = {name: Totals() for name in streams}
@@ -141,7 +140,7 @@ class Windower:
         for stream in self._streams.values():
             stream.ended = True
         count = self._window_count()
-        if count - 1 > self._first and count - 1 >= self._next and not self._is_worth_a_window(count - 1, end_s):
+        if count > 1 and count - 1 >= self._next and not self._is_worth_a_window(count - 1, end_s):
             for name, stream in self._streams.items():
                 if cells := stream.cells.pop(count - 1, None):
                     self.totals[name].trimmed += int(cells.present.sum())

@@ -70,6 +70,7 @@ class Session:
     @property
     def windows(self) -> int:
         """How many windows have been seen."""
+        self._check_open()
         return self.log.last_window() + 1
 
     @property
@@ -118,6 +119,7 @@ class Session:
 
     def flush(self, *, stall_s: float = STALL_S) -> None:
         """Nothing more is pushed for now: see all that was, an unfinished last window too, and wait for it."""
+        self._check_open()
         with self._input:
             if self._intake is not None:
                 self._inbox.put(self._intake.flush())
@@ -131,7 +133,6 @@ class Session:
         while (feeder := self._feeder) is not None and feeder.running:
             with self._news:
                 self._news.wait(0.1)
-            self._check_open()
             if self.windows != seen:
                 seen, since = self.windows, time.monotonic()
             if time.monotonic() - since > stall_s:

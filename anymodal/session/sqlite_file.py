@@ -37,14 +37,21 @@ def connect(path: Path, *, writes: bool = True) -> sqlite3.Connection:
     return db
 
 
-def check_ours(path: Path) -> None:
-    """Raise LogError unless the file's header says that it is a session's log."""
+def is_log(path: Path) -> bool:
+    """Does a file's header say that it is a session's log?"""
     try:
         with path.open("rb") as file:
             header = file.read(100)
-    except OSError as error:
-        raise LogError(f"{path} cannot be read: {error.strerror}", fix="check the path") from error
-    if header[:16] != b"SQLite format 3\0" or header[68:72] != APPLICATION.to_bytes(4, "big"):
+    except (OSError, ValueError):
+        return False
+    return header[:16] == b"SQLite format 3\0" and header[68:72] == APPLICATION.to_bytes(4, "big")
+
+
+def check_ours(path: Path) -> None:
+    """Raise LogError unless the file is there and is a session's log."""
+    if not path.is_file():
+        raise LogError(f"no log at {path}", fix="check the path")
+    if not is_log(path):
         raise LogError(f"{path} is not a session's log, or is damaged from its first bytes on", fix="check the path")
 
 

@@ -342,9 +342,7 @@ def forget(path: str | Path, *, force: bool = False) -> list[Path]:
     Raises LogError for a file that is no session's log; `force` deletes one that is too damaged to tell.
     """
     path = Path(path)
-    if not path.exists():
-        raise LogError(f"no log at {path}", fix="check the path")
-    if not force:
+    if not force or not path.exists():
         check_ours(path)
     with suppress(LogError):  # a damaged log has no writer
         SqliteLog.open(path).close()
