@@ -7,6 +7,7 @@ constructor's `Config` dataclass, which checks itself. Import paths come only fr
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class MemorySpec(_Strict):
     compact_at: float = Field(0.85, gt=0, lt=1)  # a list fuller than this share of the budget is compacted,
     compact_to: float = Field(0.5, gt=0, lt=1)  # to this share,
     keep_recent: float = Field(0.25, ge=0, lt=1)  # with the newest windows left whole, this share of the budget
-    slices: int = Field(8, ge=1)  # windows over which the compacted list is prefilled beside the one in use
+    slices: int = Field(6, ge=1)  # windows over which the compacted list is prefilled beside the one in use
     turn_tokens: int = Field(256, ge=0)  # of earlier questions and answers, in a question's own fork
     recalled_tokens: int = Field(512, ge=0)  # of windows brought back for a question, in its own fork
 
@@ -93,6 +94,27 @@ class GateSpec(_Strict):
     refresh: int = Field(32, gt=0)  # windows with a number that this divides are always encoded
 
 
+class SearchSpec(_Strict):
+    """What can be searched for: the phrases that the joint space was trained to tell apart, by modality.
+
+    A phrase with {fields} stands for one with each of the `words` of that name.
+    """
+
+    words: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    phrases: dict[str, tuple[str, ...]]
+    synonyms: dict[str, str] = Field(default_factory=dict)
+    scale: float = Field(10.0, gt=0)  # of the softmax over a modality's phrases
+    at_least: float = Field(0.5, gt=0, le=1)  # probability of a hit
+
+    @model_validator(mode="after")
+    def _named(self) -> SearchSpec:
+        for phrase in (p for phrases in self.phrases.values() for p in phrases):
+            for name in re.findall(r"{(\w*)}", phrase):
+                if name not in self.words:
+                    raise ValueError(f"phrase {phrase!r} names {name!r}; {nearest(name, self.words)}")
+        return self
+
+
 class BundleSpec(_Strict):
     name: str
     window_s: float = Field(1.0, gt=0)
@@ -101,6 +123,7 @@ class BundleSpec(_Strict):
     modalities: dict[str, ModalitySpec]
     language: PartSpec
     joint_text: PartSpec | None = None
+    search: SearchSpec | None = None
     prompt: PromptSpec
     weights: str | None = None  # folder, relative to the YAML
     dtype: str = "bfloat16"
@@ -183,7 +206,7 @@ def _check_window_fits(spec: BundleSpec, where: str) -> None:
 
 def _model_at(loc: tuple) -> type[BaseModel]:
     model: type[BaseModel] = BundleSpec
-    steps = {"modalities": ModalitySpec, "prompt": PromptSpec, "memory": MemorySpec, "gate": GateSpec, "encoder": PartSpec,
+    steps = {"modalities": ModalitySpec, "prompt": PromptSpec, "memory": MemorySpec, "gate": GateSpec, "search": SearchSpec, "encoder": PartSpec,
              "adapter": PartSpec, "language": PartSpec, "joint_text": PartSpec}
     for part in loc:
         model = steps.get(str(part), model)
