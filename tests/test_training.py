@@ -53,7 +53,7 @@ def parts(spec):
 def test_packed_questions_score_as_forks_of_the_cache_do(spec, tokenizer, parts):
     """The loss of a packed question is that of the mind's own path: windows one by one, a fork, the answer."""
     perception, lm = parts
-    batch = DrawClips(5, 1, 3, (8,), 1, None, 1.0, 2, False, 96)(0)
+    batch = DrawClips(5, 1, 3, (8,), 1, None, 1.0, 2, False, 2, 96)(0)
     batch["present"] = ("video", "audio", "imu")
     with torch.inference_mode():
         soft = soft_tokens(FrozenFrames(perception), batch)

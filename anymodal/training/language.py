@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -20,8 +21,9 @@ from anymodal.language.prompt import answer_ids, question_ids, window_label, win
 from anymodal.language.tokenizer import BOS, TextTokenizer
 from anymodal.playground.offworld import off_world
 from anymodal.playground.questions import OUTSIDE, Question, make_questions
+from anymodal.playground.rule_questions import eventful, rule_questions
 from anymodal.playground.world import Scene, make_scene, rng_for
-from anymodal.training.clips import clip_signals, join
+from anymodal.training.clips import ClipSignals, clip_signals, join
 from anymodal.training.drills import drills
 from anymodal.training.packed import Packing, chunk_for, packed_attention_of
 from anymodal.training.windows import FrozenFrames
@@ -35,7 +37,8 @@ PRESENT = (ALL,) * 12 + (("video", "audio"), ("video", "imu"), ("video",), ("aud
 class DrawClips:
     """`clips` clips of one length in `seconds`, each with `questions` questions.
 
-    `reuse` steps in a row show the same clips with other questions, so that their frames are encoded once.
+    `reuse` steps in a row show the same clips with other questions, so that their frames are encoded once. `drilled` and
+    `rules`: so many drills and questions of standing rules beside them.
     """
 
     seed: int
@@ -47,26 +50,39 @@ class DrawClips:
     noise: float
     drilled: int
     alone: bool
+    rules: int
     image_px: int
     split: str = "train"
 
     def __call__(self, step: int) -> dict:
         key = step // self.reuse
-        length = random.Random(f"{self.seed}/{key}").choice(self.seconds)
+        length, scenes, signals, words = _clips(self, key)
         dice = random.Random(f"{self.seed}/{key}/{step}")
-        present = dice.choice(PRESENT)
-        count = max(1, round(self.clips * min(2.0, 8 / length)))
-        signals, asked, words = [], [], []
-        for i in range(count):
-            index = key * 1000 + i
-            rng = rng_for(self.split, self.seed + 2_000_000, index)
-            scene = make_scene(self.split, self.seed, index, seconds=length)
-            signals.append(clip_signals(scene, self.image_px, rng=rng))
-            asked.append(questions_about(scene, dice, self.questions, present, self.kinds, self.noise,
-                                         self.drilled, self.alone))
-            words += [window_words(scene, k) for k in range(length)]
-        return {"signals": join(signals), "windows": length, "present": present, "asked": asked,
-                "words": words, "key": key}
+        present = dice.choice(PRESENT) if self.questions else ALL
+        asked = []
+        for scene in scenes:
+            rows = questions_about(scene, dice, self.questions, present, self.kinds, self.noise, self.drilled, self.alone)
+            if present and self.rules:
+                rows += rule_questions(scene, dice, count=self.rules, noise=self.noise, present=present)
+            asked.append(rows)
+        return {"signals": signals, "windows": length, "present": present, "asked": asked, "words": words, "key": key}
+
+
+@lru_cache(maxsize=1)
+def _clips(draw: DrawClips, key: int) -> tuple[int, list[Scene], ClipSignals, list[dict]]:
+    """The clips that `reuse` steps share: their length, scenes, signals, and the words of every window."""
+    length = random.Random(f"{draw.seed}/{key}").choice(draw.seconds)
+    busy = draw.rules and key % 3 == 0  # clips that end where something happens, cut from longer ones
+    scenes, signals, words = [], [], []
+    for i in range(max(1, round(draw.clips * min(2.0, 8 / length)))):
+        index = key * 1000 + i
+        scene = make_scene(draw.split, draw.seed, index, seconds=length + 4 if busy else length)
+        if busy:
+            scene = eventful(scene, random.Random(index), length)
+        scenes.append(scene)
+        signals.append(clip_signals(scene, draw.image_px, rng=rng_for(draw.split, draw.seed + 2_000_000, index)))
+        words += [window_words(scene, k) for k in range(length)]
+    return length, scenes, join(signals), words
 
 
 def questions_about(scene: Scene, dice: random.Random, count: int, present: tuple[str, ...],
@@ -76,33 +92,36 @@ def questions_about(scene: Scene, dice: random.Random, count: int, present: tupl
 
     kinds: only these types, at first: the few that are answered by reading one token of one window.
     noise: how much the wording is varied by synonyms, casing and typos. drilled: so many drills more.
-    alone: drills of one lookup, and none of the other questions.
+    alone: drills of one lookup each. Without a count, drills are all there is.
     """
-    if alone:
-        return drills(scene, dice, drilled, present, alone) or [
-            Question("off_world", off_world(dice, noise=noise), OUTSIDE)]
+    drilled_rows = drills(scene, dice, drilled, present, alone)
+    outside = Question("off_world", off_world(dice, noise=noise), OUTSIDE)
+    if not count:
+        return drilled_rows or [outside]
     dense = make_questions(scene, dice, count=1, kinds=("describe_at",), present=present, noise=noise)
     rows = make_questions(scene, dice, count=count - len(dense), present=present, kinds=kinds, noise=noise)
-    return [*rows, *dense, *drills(scene, dice, drilled, present),
-            Question("off_world", off_world(dice, noise=noise), OUTSIDE)]
+    return [*rows, *dense, *drilled_rows, outside]
 
 
 class LanguageStage:
-    """Trains the LM and all adapters, the audio and IMU encoders too; the frame encoder stays as it is."""
+    """Trains the LM and all adapters, the audio and IMU encoders too; the frame encoder stays as it is.
+
+    `frozen`: the LM alone, which takes two thirds of the time.
+    """
 
     name = "language"
 
     def __init__(self, perception, lm, tokenizer: TextTokenizer, *, seed: int = 3, clips: int = 8, questions: int = 13,
                  seconds: tuple[int, ...] = (8,), reuse: int = 2, words: float = 0.4,
                  kinds: tuple[str, ...] | None = None, noise: float = 1.0, drilled: int = 0,
-                 alone: bool = False) -> None:
+                 alone: bool = False, rules: int = 0, frozen: bool = False) -> None:
         self.perception, self.lm, self.tokenizer = perception, lm, tokenizer
         self.options = (seed, clips, questions, tuple(seconds), reuse, tuple(kinds) if kinds else None, noise, drilled,
-                        alone)
+                        alone, rules)
         self.frozen = FrozenFrames(perception)
         self.words = words  # weight of what each token should say
         self._known: dict[str, list[int]] = {}
-        perception.encoders["video"].requires_grad_(False)
+        (perception if frozen else perception.encoders["video"]).requires_grad_(False)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.perception.named_parameters()
@@ -116,6 +135,8 @@ class LanguageStage:
         prefix = clip_prefix(self.lm, self.tokenizer, soft, len(batch["asked"]), batch["windows"])
         packed = [pack(self.tokenizer, rows, 96, self.perception.spec.window_s) for rows in batch["asked"]]
         loss, parts = packed_loss(self.lm, prefix, packed)
+        if not self.words:
+            return loss, parts
         said = self.said_loss(soft, batch["words"])
         return loss + self.words * said, {**parts, "words": float(said.detach())}
 
@@ -140,6 +161,27 @@ class LanguageStage:
         if word not in self._known:
             self._known[word] = self.tokenizer.encode(word)
         return self._known[word]
+
+
+class WordStage(LanguageStage):
+    """Trains the adapters, the audio and IMU encoders, to say the words of each token; the language model stays as it is.
+
+    Without the language model's own pass it takes a third of the time.
+    """
+
+    name = "words"
+
+    def __init__(self, perception, lm, tokenizer: TextTokenizer, **options) -> None:
+        super().__init__(perception, lm, tokenizer, questions=0, reuse=1, **options)
+        lm.model.requires_grad_(False)
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.perception.named_parameters()
+
+    def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
+        soft = soft_tokens(self.frozen, batch)
+        parts = {m: self.said_loss({m: tokens}, batch["words"]) for m, tokens in soft.items()}
+        return sum(parts.values()), {f"words_{m}": float(loss.detach()) for m, loss in parts.items()}
 
 
 def soft_tokens(frozen: FrozenFrames, batch: dict) -> dict[str, Tensor]:

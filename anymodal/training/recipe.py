@@ -87,12 +87,16 @@ class Recipe:
             from anymodal.training.symbols import SymbolStage
 
             return SymbolStage(self.lm, self.tokenizer, **options)
+        if kind == "words":
+            from anymodal.training.language import WordStage
+
+            return WordStage(self.perception, self.lm, self.tokenizer, **options)
         if kind == "language":
             from anymodal.training.language import LanguageStage
 
             return LanguageStage(self.perception, self.lm, self.tokenizer, **options)
         raise ConfigError(f"training: unknown stage {plan.name!r}",
-                          fix=nearest(kind, ("frames", "windows", "symbols", "language")))
+                          fix=nearest(kind, ("frames", "windows", "words", "symbols", "language")))
 
     def train(self, *, only: tuple[str, ...] = (), workers: int = 1, report: Callable[[dict], None] | None = None) -> None:
         """Run the stages in order, skipping those already done; weights are written after each."""

@@ -14,6 +14,7 @@ from anymodal.playground.world import PLACES, Scene, heading, place_of
 from anymodal.training.windows import HEARD, MOVED, motion_claims, sound_claims
 
 NOTHING = ("nothing",)
+LEAVING, ENTERING = ("before",), ("after",)  # a thing that goes from one place to another is told by both of their tokens
 # as "left" and "up" are places too, a token says where a thing goes in other words
 WAYS = {"left": ("west",), "right": ("east",), "up": ("upward",), "down": ("downward",)}
 
@@ -32,8 +33,10 @@ def window_words(scene: Scene, window: int) -> dict[str, list[tuple[str, ...]]]:
             words.append(thing.recolor[1])
         words += WAYS.get(heading(thing, low, high), ())
         xs, ys = (v.tolist() for v in thing.at(np.array([start, end])))
-        for place in {place_of(xs[0], ys[0]), place_of(xs[1], ys[1])}:
-            places[PLACES.index(place)] += [*words, *place.split()]
+        first, last = place_of(xs[0], ys[0]), place_of(xs[1], ys[1])
+        for place in dict.fromkeys((first, last)):
+            passing = () if first == last else LEAVING if place == first else ENTERING
+            places[PLACES.index(place)] += [*words, *place.split(), *passing]
     heard = tuple(w for group, true in sound_claims(scene, window) for i in true for w in HEARD_WORDS[i])
     moved = tuple(w for group, true in motion_claims(scene, window) for i in true for w in MOVED_WORDS[i])
     return {"video": [tuple(p) or NOTHING for p in places], "audio": [heard or NOTHING], "imu": [moved or NOTHING]}
