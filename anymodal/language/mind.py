@@ -202,7 +202,7 @@ class Mind:
         for prompt in prompts:
             self.check(prompt)
         forks = self.fork(state, [question_ids(self.tokenizer, p, self.spec.prompt.max_question_tokens)
-                                  for p in prompts])
+                                  for p in prompts], room=0)
         yes, no = (self.tokenizer.encode(word)[0] for word in (YES, NO))
         chances = torch.sigmoid(forks.logits[:, yes].float() - forks.logits[:, no].float()).tolist()
         found: dict[int, tuple[Evidence, ...]] = {}
@@ -214,9 +214,10 @@ class Mind:
                      for i, r in zip(likely, readers, strict=True)}
         return [Judgement(p, found.get(i, ())) for i, p in enumerate(chances)]
 
-    def fork(self, state: MindState, suffixes: Sequence[Sequence[int]]) -> Forks:
-        """One continuation of the session for each list of ids."""
-        return Forks(state.trunk, [self._embeds(ids) for ids in suffixes], room=self.spec.prompt.max_answer_tokens)
+    def fork(self, state: MindState, suffixes: Sequence[Sequence[int]], *, room: int | None = None) -> Forks:
+        """One continuation of the session for each list of ids. `room`: tokens that will follow, about."""
+        room = self.spec.prompt.max_answer_tokens if room is None else room
+        return Forks(state.trunk, [self._embeds(ids) for ids in suffixes], room=room)
 
     def greedy(self, forks: Forks, *, begin: Sequence[int] = (),
                heard: Callable[[int, int, float, bool], None] = lambda *_: None) -> list[AnswerReader]:
