@@ -22,7 +22,11 @@ from anymodal.errors import RuntimeFault
 from anymodal.threads import usable_cores
 
 CONNECT_TIMEOUT_S = 5.0
-START_ATTEMPTS = 3
+START_ATTEMPTS = 3  # Ray gives its node 30 s to come up, whatever the machine
+# Nothing here phones home, and a busy machine may take its time: Ray's own patience is a minute or less.
+PATIENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_gcs_server_port_wait_time_s": "300",
+           "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300", "RAY_worker_register_timeout_seconds": "300",
+           "RAY_health_check_timeout_ms": "60000"}
 PREFIX, OWNER = "am-", "owner"  # of private folders, and of the file in each that says whose it is
 OBJECT_STORE_BYTES = 128 * 2**20  # windows in flight are a few MB
 LONGEST_SOCKET_DIR = 40  # a Unix socket's path is at most 107 bytes, and Ray adds about 60
@@ -60,8 +64,9 @@ class Cluster:
 
     def _start(self) -> None:
         logging.getLogger("ray").setLevel(logging.ERROR)
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing here phones home
-        for attempt in range(START_ATTEMPTS):  # Ray gives its parts 30 s; a busy machine may need longer
+        for key, value in PATIENT.items():
+            os.environ.setdefault(key, value)
+        for attempt in range(START_ATTEMPTS):
             self._folder = private_folder()
             try:
                 ray.init(address="local", num_cpus=usable_cores(), include_dashboard=False, log_to_driver=False,

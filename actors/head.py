@@ -20,7 +20,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import actors
-from actors.cluster import OBJECT_STORE_BYTES, free_ports, kill_all, private_folder, processes_of, psutil
+from actors.cluster import (
+    OBJECT_STORE_BYTES,
+    PATIENT,
+    START_ATTEMPTS,
+    free_ports,
+    kill_all,
+    private_folder,
+    processes_of,
+    psutil,
+)
 from anymodal.errors import RuntimeFault
 from anymodal.threads import usable_cores
 
@@ -48,7 +57,7 @@ class Head:
         ports = free_ports(7)
         self.address = f"http://127.0.0.1:{ports[0]}"
         self.env = {key: value for key, value in os.environ.items() if key not in ELSEWHERE} | {
-            "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token),
+            **PATIENT, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             "no_proxy": _no_proxy(), "NO_PROXY": _no_proxy(), "PYTHONPATH": _with_our_own(os.environ.get("PYTHONPATH"))}
         names = ("dashboard-port", "port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
@@ -61,10 +70,14 @@ class Head:
         self.client_address = f"ray://127.0.0.1:{ports[-1]}"
         self.log = self.folder / "head.log"
         self._dashboard_log = self.folder / "ray" / "session_latest" / "logs" / "dashboard.log"
+        self._command = [*RAY, "start", "--head", "--block", *options]
+        self._start()
+
+    def _start(self) -> None:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*RAY, "start", "--head", "--block", *options], env=self.env, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_die_with_parent)  # noqa: PLW1509
+                self._command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True, preexec_fn=_die_with_parent)  # noqa: PLW1509
 
     def wait_ready(self) -> None:
         """Raises RuntimeFault if it ends or does not take jobs within START_TIMEOUT_S."""
@@ -72,10 +85,16 @@ class Head:
         request = urllib.request.Request(f"{self.address}/api/jobs/", headers={
             "Authorization": f"Bearer {self._token.read_text(encoding='ascii').strip()}"})
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads to this machine itself
+        attempts = 1
         while True:
             with suppress(OSError), direct.open(request, timeout=REPLY_TIMEOUT_S):
                 return
-            if self._process.poll() is not None or time.monotonic() > deadline_s:
+            late = time.monotonic() > deadline_s
+            if self._process.poll() is not None and attempts < START_ATTEMPTS and not late:
+                attempts += 1
+                kill_all(processes_of(self.folder))
+                self._start()
+            elif self._process.poll() is not None or late:
                 said = [line for log in (self.log, self._dashboard_log) for line in _last_lines(log)]
                 self.close()
                 raise RuntimeFault(f"a Ray head could not be started: {' / '.join(said)}", fix="free cores and memory")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 from actors.faults import as_fault
+from actors.hosting import Host
 from actors.runtime import Runtime
 from anymodal.errors import AnymodalError, BusyError, RuntimeFault
 from anymodal.stages.items import Closing, Opening, Percept, Question
 from anymodal.stages.think import Piece, Think
-from anymodal.threads import limit_threads
 
 POLL_S = 2.0  # `read` answers at least this often
 
@@ -29,22 +26,13 @@ class _Outbox:
     answering: asyncio.Task | None = None
 
 
-class MindActor:
+class MindActor(Host):
     """Everything it computes goes through one thread, a window or a token at a time, so that sessions take turns."""
 
     def __init__(self, bundle: str, runtime: Runtime) -> None:
-        limit_threads(runtime.mind.thread_count)
-        self._bundle, self._runtime, self._options = bundle, runtime, runtime.mind
-        self._compute = ThreadPoolExecutor(1, thread_name_prefix="think")
+        super().__init__(bundle, runtime.mind)
+        self._runtime = runtime
         self._outboxes: dict[str, _Outbox] = {}
-        self._loading: asyncio.Task | None = None
-
-    async def ready(self) -> int:
-        """Load the language model; returns the process id."""
-        if self._loading is None:
-            self._loading = asyncio.ensure_future(self._load())
-        await asyncio.shield(self._loading)
-        return os.getpid()
 
     async def open(self, session: str) -> None:
         """Begin a session. Raises BusyError when there are `clips` of them."""
@@ -94,18 +82,8 @@ class MindActor:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    async def _load(self) -> None:
-        def load() -> Think:
-            from anymodal.agent import check_device
-            from anymodal.bundle import load_bundle
-
-            check_device(self._options.device)
-            return Think(load_bundle(self._bundle, device=self._options.device, dtype=self._options.dtype).mind)
-
-        self._stage = await self._run(load)
-
-    async def _run(self, function: Callable, *given: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._compute, function, *given)
+    def _build(self, bundle) -> None:
+        self._stage = Think(bundle.mind)
 
     def _take(self, percept: Percept) -> AnymodalError | None:
         try:

@@ -1,49 +1,54 @@
-"""Perception's host: windows of any clips in, batched together; only their few tokens go on to the mind."""
+"""Perception's host: windows of any clips and sessions in, batched together; only their few tokens go on."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
 
 from actors.faults import as_fault
+from actors.hosting import Host
 from actors.runtime import Runtime
 from anymodal.stages.items import Percept
-from anymodal.threads import limit_threads
 from anymodal.types import Window
 
-Waiting = tuple[str, Window, asyncio.Future]
+Waiting = tuple[str, Window, asyncio.Future]  # the future's result is the window's Percept
 
 
-class PerceptionActor:
+class PerceptionActor(Host):
     """Encodes a batch once it is full, or once its first window has waited `batch_wait_s`."""
 
-    def __init__(self, bundle: str, runtime: Runtime, mind: str) -> None:
-        limit_threads(runtime.perception.thread_count)
-        self._bundle, self._runtime, self._options, self._mind_name = bundle, runtime, runtime.perception, mind
-        self._compute = ThreadPoolExecutor(1, thread_name_prefix="encode")
+    def __init__(self, bundle: str, runtime: Runtime, mind: str = "") -> None:
+        super().__init__(bundle, runtime.perception)
+        self._runtime, self._mind_name = runtime, mind
         self._inbox: asyncio.Queue[Waiting] = asyncio.Queue()
         self._most_waiting = 0
         self._batches: dict[int, int] = {}  # batches by size
-        self._loading: asyncio.Task | None = None
+        self._delivery: tuple[list[Percept], asyncio.Future] | None = None  # what goes to the mind with the next call
+        self._worker: asyncio.Task | None = None
 
-    async def ready(self) -> int:
-        """Load the encoders and adapters; returns the process id."""
-        if self._loading is None:
-            self._loading = asyncio.ensure_future(self._load())
-        await asyncio.shield(self._loading)
-        return os.getpid()
-
-    async def see(self, session: str, window: Window) -> None:
-        """Encode a window and hand it to the mind. The reply is the window's credit: the mind has it."""
+    async def encode(self, session: str, window: Window) -> Percept:
+        """A window's Percept."""
         await self.ready()
+        if self._worker is None:
+            self._worker = asyncio.ensure_future(self._work())
         done = asyncio.get_running_loop().create_future()
         self._inbox.put_nowait((session, window, done))
         self._most_waiting = max(self._most_waiting, self._inbox.qsize())
-        await done
+        return await done
+
+    async def see(self, session: str, window: Window) -> None:
+        """Encode a window and hand it to the mind. The reply is the window's credit: the mind has it."""
+        percept = await self.encode(session, window)
+        if self._delivery is None:  # what its batch holds besides goes with it
+            self._delivery = [], asyncio.ensure_future(self._deliver())
+        percepts, delivered = self._delivery
+        percepts.append(percept)
+        place = len(percepts) - 1
+        if (error := (await asyncio.shield(delivered))[place]) is not None:
+            raise error
 
     async def load(self) -> dict[str, Any]:
         """Windows waiting for a batch, now and at most; how many batches of which size; and the process id."""
@@ -52,26 +57,18 @@ class PerceptionActor:
 
     # -- batches ------------------------------------------------------------------------------------------------
 
-    async def _load(self) -> None:
-        def load() -> Any:
-            from anymodal.agent import check_device
-            from anymodal.bundle import load_bundle
-            from anymodal.stages.perceive import Perceive
+    def _build(self, bundle) -> None:
+        from anymodal.stages.perceive import Perceive
 
-            check_device(self._options.device)
-            bundle = load_bundle(self._bundle, device=self._options.device, dtype=self._options.dtype)
-            return Perceive(bundle.perception, batch=self._options.batch)
-
-        self._stage = await asyncio.get_running_loop().run_in_executor(self._compute, load)
-        self._mind = ray.get_actor(self._mind_name)
-        self._worker = asyncio.ensure_future(self._work())
+        self._stage = Perceive(bundle.perception, batch=self._options.batch)
 
     async def _work(self) -> None:
         while True:
             batch = await self._next_batch()
             self._batches[len(batch)] = self._batches.get(len(batch), 0) + 1
-            percepts = await self._encode(batch)
-            asyncio.ensure_future(self._deliver([(p, item[2]) for p, item in zip(percepts, batch) if p is not None]))
+            for percept, (_, _, done) in zip(await self._encode(batch), batch):
+                if not done.done():
+                    (done.set_exception if isinstance(percept, Exception) else done.set_result)(percept)
 
     async def _next_batch(self) -> list[Waiting]:
         batch = [await self._inbox.get()]
@@ -84,33 +81,22 @@ class PerceptionActor:
                 break
         return batch
 
-    async def _encode(self, batch: list[Waiting]) -> list[Percept | None]:
-        """None for a window that could not be encoded; its sender is told. One bad window spoils no other."""
-        loop = asyncio.get_running_loop()
+    async def _encode(self, batch: list[Waiting]) -> list[Percept | Exception]:
+        """An error for a window that could not be encoded. One bad window spoils no other."""
         try:
-            items = [(session, window) for session, window, _ in batch]
-            return await loop.run_in_executor(self._compute, self._stage.encode, items)
+            return await self._run(self._stage.encode, [(session, window) for session, window, _ in batch])
         except Exception as error:
             if len(batch) == 1:
-                _settle(batch[0][2], as_fault(error, "perception"))
-                return [None]
+                return [as_fault(error, "perception")]
             return [percept for item in batch for percept in await self._encode([item])]
 
-    async def _deliver(self, ready: list[tuple[Percept, asyncio.Future]]) -> None:
-        if not ready:
-            return
+    async def _deliver(self) -> list[Exception | None]:
+        """Hand the mind what was encoded together; tells for each window what was wrong with it, if anything."""
+        await asyncio.sleep(0)  # every window of the batch is in by then
+        percepts, _ = self._delivery
+        self._delivery = None
         try:
-            reply = self._mind.watch.remote([percept for percept, _ in ready])
-            errors = await asyncio.wait_for(reply, self._runtime.stall_timeout_s)
+            reply = ray.get_actor(self._mind_name).watch.remote(percepts)
+            return await asyncio.wait_for(reply, self._runtime.stall_timeout_s)
         except Exception as error:
-            errors = [as_fault(error, "mind")] * len(ready)
-        for (_, done), error in zip(ready, errors):
-            _settle(done, error)
-
-
-def _settle(done: asyncio.Future, error: Exception | None) -> None:
-    if not done.done():
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
+            return [as_fault(error, "mind")] * len(percepts)
