@@ -24,6 +24,7 @@ from anymodal.commands.doctor import doctor
 from anymodal.commands.evaluate import evaluate
 from anymodal.commands.playground import playground
 from anymodal.commands.train import train
+from anymodal.commands.watch import forget, watch
 from anymodal.errors import AnymodalError, MissingExtraError, nearest
 from anymodal.shadow import check_not_shadowed
 
@@ -90,8 +91,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _name, _command in (("ask", ask), ("playground", playground), ("train", train), ("eval", evaluate),
-                        ("doctor", doctor)):
+for _name, _command in (("ask", ask), ("watch", watch), ("forget", forget), ("playground", playground),
+                        ("train", train), ("eval", evaluate), ("doctor", doctor)):
     app.command(_name)(_command)
 
 

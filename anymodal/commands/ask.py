@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from anymodal.errors import InputError, MediaError, MissingExtraError, need
+from anymodal.session.sqlite_file import is_log
 from anymodal.types import Answer, Delta
 
 NO_MEDIA = "-"
@@ -26,7 +27,8 @@ def ask(
         str,
         typer.Argument(
             metavar="CLIP",
-            help="A video, sound or image file, a folder of images, or an http(s) address; - for no media.",
+            help="A video, sound or image file, a folder of images, an http(s) address, or a session's log; - for no "
+            "media.",
             show_default=False,
         ),
     ],
@@ -66,13 +68,26 @@ def ask(
     """
     sidecars = parse_sidecars(sidecar or [], imu)
     given = None if media == NO_MEDIA else media
+    of_log = given is not None and is_log(Path(given))
+    if of_log and (address or sidecars or require):
+        raise InputError(f"{given} is a session's log: it is asked as it is",
+                         fix="leave --address, --sidecar, --imu and --require out")
     check_required(given, require or [], sidecars)
     with connect(address, model) if address else nullcontext(load(model)) as answerer:
-        stream = answerer.stream(given, questions, at_s=at, sidecars=sidecars)
+        stream = (ask_log(answerer, given, questions, at) if of_log
+                  else answerer.stream(given, questions, at_s=at, sidecars=sidecars))
         if as_json:
             write_json(stream, {"media": given, "model": model, **({} if at is None else {"at_s": at})})
         else:
             write_text(stream, questions)
+
+
+def ask_log(agent: Any, log: str, questions: list[str], at_s: float | None) -> Iterator[tuple[int, Delta | Answer]]:
+    """Answers from a session's log, beside whoever is writing it."""
+    with agent.reopen(log, write=False) as session:
+        for number, question in enumerate(questions):
+            for piece in session.stream(question, at_s=at_s):
+                yield number, piece
 
 
 def parse_sidecars(pairs: list[str], imu: Path | None) -> dict[str, str]:

@@ -1,0 +1,68 @@
+"""`anymodal watch`, `ask` on a session's log, and `forget`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from anymodal.commands.watch import parse_timed
+from anymodal.session.log import Turn
+from anymodal.session.sqlite_log import SqliteLog
+from anymodal.testing import gradient_frame, make_video
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return make_video(tmp_path_factory.mktemp("watch") / "clip.mp4", [gradient_frame(32, i) for i in range(20)], rate_hz=5,
+                      options={"preset": "ultrafast", "threads": "1"})
+
+
+def test_watch_keep_ask_and_forget(cli, clip, random_model, tmp_path):
+    log = tmp_path / "session.db"
+    first = cli("watch", clip, "--log", log, "--ask", "what?", "--ask", "2: what?", "--model", random_model, "--json")
+    assert first.code == 0, first
+    early, late = map(json.loads, first.out.splitlines())
+    assert (early["last_window"], late["last_window"], late["log"]) == (1, 3, str(log))
+    assert first.err == f"4 windows, 4 s, in {log}\n"
+
+    for again in (("watch", clip), ("watch",)):  # nothing is added
+        assert cli(*again, "--log", log, "--model", random_model).err == f"4 windows, 4 s, in {log}\n"
+
+    asked = cli("ask", log, "what?", "--model", random_model, "--json")
+    assert json.loads(asked.out)["answer"] == late["answer"]
+    asked = cli("ask", log, "what?", "--at", "2.5", "--model", random_model)
+    assert asked.out.startswith(early["answer"][:5])
+    with SqliteLog.read(log) as kept:
+        assert len(list(kept.entries(Turn))) == 2  # `ask` only reads
+
+    assert cli("ask", log, "what?", "--at", "9", "--model", random_model).error.endswith(
+        "has seen 4 s so far (give a time from 0 to 4, or wait for it with wait_s)")
+    assert "is a session's log" in cli("ask", log, "what?", "--require", "video", "--model", random_model).error
+    assert cli("forget", log).out == f"deleted {log}\n" and list(tmp_path.iterdir()) == []
+    gone = cli("forget", log)
+    assert (gone.code, gone.error) == (9, f"error: no log at {log} (check the path)")
+
+
+def test_watch_without_a_log(cli, clip, random_model):
+    done = cli("watch", clip, "--ask", "what?", "--model", random_model)
+    assert done.code == 0 and "confidence" in done.out and done.err == "4 windows, 4 s\n"
+
+
+def test_nothing_to_watch(cli):
+    ran = cli("watch")
+    assert ran.code == 2 and "nothing to watch" in ran.error
+
+
+def test_forget_keeps_other_files(cli, clip):
+    before = clip.read_bytes()
+    ran = cli("forget", clip)
+    assert ran.code == 9 and "is not a session's log" in ran.error and clip.read_bytes() == before
+
+
+@pytest.mark.parametrize(("text", "pair"), [
+    ("30: what?", (30.0, "what?")), (" 2.5 :what is 3:1?", (2.5, "what is 3:1?")), ("what?", (float("inf"), "what?")),
+    ("now: what?", (float("inf"), "now: what?")), ("30:", (float("inf"), "30:")),
+])
+def test_a_time_before_a_question(text, pair):
+    assert parse_timed(text) == pair
