@@ -72,6 +72,17 @@ class Bundle:
         return digest.hexdigest()[:16]
 
     @cached_property
+    def joint_text(self):
+        """Phrases -> unit vectors (K, E) in the joint space. Raises ConfigError for a bundle without a text tower."""
+        from anymodal.training.text import TextSide
+
+        if self.spec.joint_text is None:
+            raise ConfigError(f"bundle {self.spec.name!r} has no joint_text, so nothing can be searched for",
+                              fix="add a joint_text part to the YAML")
+        tower = build_part(self.spec.joint_text, self.spec.trust)
+        return torch.inference_mode()(TextSide(self._fill("joint_text", tower), self.tokenizer))
+
+    @cached_property
     def tokenizer(self) -> TextTokenizer:
         return TextTokenizer(self.folder / "tokenizer.json")
 

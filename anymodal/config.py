@@ -206,8 +206,8 @@ def _check_window_fits(spec: BundleSpec, where: str) -> None:
 
 def _model_at(loc: tuple) -> type[BaseModel]:
     model: type[BaseModel] = BundleSpec
-    steps = {"modalities": ModalitySpec, "prompt": PromptSpec, "memory": MemorySpec, "gate": GateSpec, "search": SearchSpec, "encoder": PartSpec,
-             "adapter": PartSpec, "language": PartSpec, "joint_text": PartSpec}
+    steps = {"modalities": ModalitySpec, "prompt": PromptSpec, "memory": MemorySpec, "gate": GateSpec,
+             "search": SearchSpec, "encoder": PartSpec, "adapter": PartSpec, "language": PartSpec, "joint_text": PartSpec}
     for part in loc:
         model = steps.get(str(part), model)
     return model

@@ -102,6 +102,8 @@ class Perception(nn.Module):
         weight = valid[..., None].to(features.dtype)
         mean = (features.mean(2) * weight).sum(1) / weight.sum(1)
         familiar = self.familiarity[modality](mean)
+        adapter = self.adapters[modality]  # what each of its queries says is found again better than the whole window's
+        joint = adapter.joint(states) if hasattr(adapter, "joint") else joint[:, None]
         for row, (i, stream, _) in enumerate(jobs):
             session, window = items[i]
             found[i].append(Tokens(session, stream, window.index, modality, window.t0_s, window.t1_s,

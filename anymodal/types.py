@@ -59,7 +59,7 @@ class Window:
 class Tokens:
     """Pooled tokens of one modality of one window: `embeds` (N, D) in the bundle's dtype, ready for the LM.
 
-    `joint` (E,) is the window's unit embedding in the joint space; `familiarity` in [0, 1] says how much
+    `joint` (Q, E) are unit vectors in the joint space, one for each query of the adapter; `familiarity` in [0, 1] says how much
     the signal looks like what the encoders were trained on.
     """
 

@@ -10,7 +10,8 @@ rules in the same state. Windows that repeat earlier ones in every stream are no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -45,30 +46,37 @@ class Rule:
 
 
 class Rules:
-    """A session's rules. Calls must not overlap; the session sees to that."""
+    """A session's rules. `lock` is held by every call; `watch` is called under it. `check`: raises for a question that
+    the mind cannot read."""
 
-    def __init__(self, log: SessionLog) -> None:
-        self._log = log
+    def __init__(self, log: SessionLog, *, lock: AbstractContextManager = nullcontext(),
+                 check: Callable[[str], None] = lambda _: None) -> None:
+        self._log, self._lock, self._check = log, lock, check
         self._rules, self._count = _folded(log)
 
-    def list(self) -> list[Rule]:
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def list(self) -> tuple[Rule, ...]:
         """All rules, paused ones too, oldest first."""
-        return [*self._rules.values()]
+        with self._lock:
+            return tuple(self._rules.values())
 
     def add(self, text: str) -> Rule:
         """A new rule, judged from the next window on. Raises InputError for one that is empty or there already."""
-        now_question(text)
-        for rule in self._rules.values():
-            if same_rule(rule.text, text):
-                raise InputError(f"{rule.name} waits for the same: {rule.text!r:.80}",
-                                 fix=f"resume {rule.name!r}" if rule.paused else "word it differently, or leave it out")
-        if len(self._rules) >= MOST_RULES:
-            raise InputError(f"a session has at most {MOST_RULES} rules", fix="remove one that is no longer needed")
-        self._count += 1
-        rule = Rule(f"rule-{self._count}", text, self._log.last_window())
-        self._log.append(RuleChange(rule.since, rule.name, ADDED, text))
-        self._rules[rule.name] = rule
-        return rule
+        self._check(now_question(text))
+        with self._lock:
+            for rule in self._rules.values():
+                if same_rule(rule.text, text):
+                    fix = f"resume {rule.name!r}" if rule.paused else "word it differently, or leave it out"
+                    raise InputError(f"{rule.name} waits for the same: {rule.text!r:.80}", fix=fix)
+            if len(self._rules) >= MOST_RULES:
+                raise InputError(f"a session has at most {MOST_RULES} rules", fix="remove one that is no longer needed")
+            rule = Rule(f"rule-{self._count + 1}", text, self._log.last_window())
+            self._log.append(RuleChange(rule.since, rule.name, ADDED, text))
+            self._rules[rule.name] = rule
+            self._count += 1
+            return rule
 
     def pause(self, name: str) -> None:
         """Judge a rule no more until it is resumed; what was happening counts as over."""
@@ -78,9 +86,10 @@ class Rules:
         self._change(name, RESUMED, paused=False)
 
     def remove(self, name: str) -> None:
-        self._find(name)
-        self._log.append(RuleChange(self._log.last_window(), name, REMOVED))
-        del self._rules[name]
+        with self._lock:
+            self._find(name)
+            self._log.append(RuleChange(self._log.last_window(), name, REMOVED))
+            del self._rules[name]
 
     def watch(self, mind: Mind, state: MindState, percept: Percept) -> list[RuleEvent]:
         """Judge the window that the state saw last; what has begun with it. Judging it again finds nothing new."""
@@ -108,11 +117,12 @@ class Rules:
         self._rules[event.rule] = _after(self._rules[event.rule], event)
 
     def _change(self, name: str, action: str, *, paused: bool) -> None:
-        rule = self._find(name)
-        if rule.paused != paused:
-            last = self._log.last_window()
-            self._log.append(RuleChange(last, name, action))
-            self._rules[name] = replace(rule, paused=paused, since=last, happening=False, ended=-2)
+        with self._lock:
+            rule = self._find(name)
+            if rule.paused != paused:
+                last = self._log.last_window()
+                self._log.append(RuleChange(last, name, action))
+                self._rules[name] = replace(rule, paused=paused, since=last, happening=False, ended=-2)
 
     def _find(self, name: str) -> Rule:
         if name not in self._rules:

@@ -1,0 +1,175 @@
+"""Finding the past again: `session.search("red circle")`, and the windows that a question should look at again.
+
+The bundle's YAML lists the phrases that its joint space was trained to tell apart, by modality. A window is indexed once,
+when it enters: each of its joint vectors (one for each query of the adapter) is softly assigned to the phrases of its
+modality, and what is likely is kept, a few numbers a window. A search looks up the phrases that have the words asked for,
+so it takes no longer after hours than after minutes. The index is made of the log alone, and is made again with it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from string import Formatter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from anymodal.config import SearchSpec
+from anymodal.errors import ConfigError, QuestionError
+from anymodal.session.log import SessionLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+AT_ONCE = 256  # windows read from the log at once
+LEAST = 0.05  # probabilities below are not kept
+JOINED = 1  # windows between two hits that do not part them
+_WORD = re.compile(r"[a-z]+")
+_CLOCK = re.compile(r"\b(?:(\d+):)?(\d+):(\d\d)(?:\.\d+)?\b")
+_SECONDS = re.compile(r"\b(\d+(?:\.\d+)?)\s*(s|secs?|seconds?|min|mins|minutes?|h|hours?)\b", re.IGNORECASE)
+_SIZES = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A span of media time that shows what was searched for. `score` in [0, 1]: of its likeliest window."""
+
+    start_s: float
+    end_s: float
+    modality: str
+    stream: str
+    score: float
+
+
+class Recall:
+    """An index over a session's log, brought up to date when it is asked. Calls must not overlap."""
+
+    def __init__(self, spec: SearchSpec | None, log: SessionLog, text: Callable[[Sequence[str]], Tensor]) -> None:
+        self._spec, self._log, self._text = spec, log, text
+        self._phrases = {m: expand(templates, spec.words) for m, templates in spec.phrases.items()} if spec else {}
+        self._known = {w for phrases in self._phrases.values() for p in phrases for w in p.split()}
+        self._space: dict[str, np.ndarray] = {}  # modality -> (phrases, E)
+        self._found: dict[tuple[str, str, int], tuple[array, array]] = {}  # -> windows, probabilities
+        self._next = 0
+
+    def search(self, query: str, *, least: float | None = None, before: int | None = None) -> list[Hit]:
+        """Spans in any modality, likeliest first. `before`: only windows with a smaller number.
+
+        Raises QuestionError for a query with no word that the bundle can look for, ConfigError for a bundle without any.
+        """
+        if self._spec is None:
+            raise ConfigError("this bundle has no `search`: it lists no phrases to look for", fix="see docs/streaming.md")
+        chosen = self._matching(query)
+        if not chosen:
+            raise QuestionError(f"no word of {query!r:.80} can be searched for",
+                                fix=f"known words: {', '.join(sorted(self._known))}")
+        self.update()
+        hits: list[Hit] = []
+        for modality, numbers in chosen.items():
+            for stream in sorted({s for m, s, _ in self._found if m == modality}):
+                scores = self._scores(modality, stream, numbers, before)
+                hits += self._spans(scores, modality, stream, self._spec.at_least if least is None else least)
+        return sorted(hits, key=lambda h: (-h.score, h.start_s))
+
+    def windows(self, question: str, *, before: int, most: int) -> list[int]:
+        """At most `most` windows with numbers below `before` that a question should look at again, most wanted first:
+        those of a time it names, then those that show what it names."""
+        hop_s = self._log.info.window_s
+        first = self._log.first_window()
+        wanted: list[int] = []
+        for t_s in times_in(question):
+            k = int(t_s / hop_s + 1e-6)
+            wanted += [k, k - 1, k + 1]
+        if self._spec is not None and (self._matching(question)):
+            for hit in self.search(question, before=before):
+                start, end = round(hit.start_s / hop_s), round(hit.end_s / hop_s)
+                wanted += [*range(start, min(end, start + 2)), end - 1]
+        return [k for k in dict.fromkeys(wanted) if first <= k < before][:most]
+
+    def update(self) -> None:
+        """Index what the log holds and was not indexed yet."""
+        last = self._log.last_window()
+        self._next = max(self._next, self._log.first_window())
+        while self._next <= last:
+            stop = min(last, self._next + AT_ONCE - 1)
+            for modality in self._phrases:
+                found = self._log.joint(modality, self._next, stop)
+                if found is not None:
+                    self._index(modality, found.windows, found.streams, found.vectors)
+            self._next = stop + 1
+
+    def _index(self, modality: str, windows: Iterable[int], streams: Sequence[str], vectors: np.ndarray) -> None:
+        """vectors (N, Q, E), or (N, E)."""
+        if modality not in self._space:
+            self._space[modality] = self._text(self._phrases[modality]).float().cpu().numpy()
+        logits = self._spec.scale * vectors.reshape(len(vectors), -1, vectors.shape[-1]) @ self._space[modality].T
+        chances = np.exp(logits - logits.max(-1, keepdims=True))
+        best = (chances / chances.sum(-1, keepdims=True)).max(1)  # (N, phrases)
+        for window, stream, row in zip(windows, streams, best, strict=True):
+            for number in np.flatnonzero(row >= LEAST).tolist():
+                kept = self._found.setdefault((modality, stream, number), (array("q"), array("f")))
+                kept[0].append(int(window))
+                kept[1].append(float(row[number]))
+
+    def _matching(self, query: str) -> dict[str, list[int]]:
+        """Modality -> the phrases that share most words with a query."""
+        words = {self._spec.synonyms.get(w, w) for w in _stems(query.lower(), self._known | set(self._spec.synonyms))}
+        chosen: dict[str, list[int]] = {}
+        for modality, phrases in self._phrases.items():
+            shared = [len(words & set(p.split())) for p in phrases]
+            if max(shared, default=0):
+                chosen[modality] = [i for i, n in enumerate(shared) if n == max(shared)]
+        most = max((len(words & set(self._phrases[m][c[0]].split())) for m, c in chosen.items()), default=0)
+        return {m: c for m, c in chosen.items() if most < 2 or len(words & set(self._phrases[m][c[0]].split())) >= 1}
+
+    def _scores(self, modality: str, stream: str, numbers: list[int], before: int | None) -> dict[int, float]:
+        scores: dict[int, float] = {}
+        for number in numbers:
+            for window, chance in zip(*self._found.get((modality, stream, number), ((), ())), strict=True):
+                if before is None or window < before:
+                    scores[window] = min(1.0, scores.get(window, 0.0) + chance)
+        return scores
+
+    def _spans(self, scores: dict[int, float], modality: str, stream: str, least: float) -> list[Hit]:
+        hop_s, first = self._log.info.window_s, self._log.first_window()
+        spans: list[list[int]] = []
+        for window in sorted(k for k, score in scores.items() if score >= least and k >= first):
+            if spans and window - spans[-1][-1] <= JOINED + 1:
+                spans[-1].append(window)
+            else:
+                spans.append([window])
+        return [Hit(s[0] * hop_s, (s[-1] + 1) * hop_s, modality, stream, round(max(scores[k] for k in s), 4))
+                for s in spans]
+
+
+def expand(templates: Sequence[str], words: dict[str, tuple[str, ...]]) -> list[str]:
+    """Every template with every combination of the words that its fields name."""
+    rows: list[str] = []
+    for template in templates:
+        names = list(dict.fromkeys(n for _, n, _, _ in Formatter().parse(template) if n))
+        rows += [template.format(**dict(zip(names, chosen, strict=True))) for chosen in product(*(words[n] for n in names))]
+    return list(dict.fromkeys(rows))
+
+
+def times_in(question: str) -> list[float]:
+    """Media times, in seconds, that a question names: "at 12:34", "at 75 s", "in minute 3"."""
+    found = [int(h or 0) * 3600.0 + int(m) * 60 + int(s) for h, m, s in _CLOCK.findall(question)]
+    found += [float(n) * _SIZES[unit[0].lower()] for n, unit in _SECONDS.findall(question)]
+    return [t for t in dict.fromkeys(found) if math.isfinite(t)]
+
+
+def _stems(text: str, known: set[str]) -> set[str]:
+    """The known words of a text; a plural or another form counts as its word."""
+    found: set[str] = set()
+    for word in _WORD.findall(text):
+        forms = (word, word.removesuffix("s"), word.removesuffix("es"), word + "s", word.removesuffix("ed") + "ing",
+                 word.removesuffix("e") + "ing", word.removesuffix("es") + "ing")
+        found |= {next((f for f in forms if f in known), "")}
+    return found - {""}

@@ -1,0 +1,91 @@
+"""Search over a session's log, and which windows a question brings back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from anymodal.config import SearchSpec
+from anymodal.errors import ConfigError, QuestionError
+from anymodal.session.log import LogInfo
+from anymodal.session.recall import Recall, expand, times_in
+from anymodal.session.sqlite_log import SqliteLog
+from anymodal.stages.items import Percept
+from anymodal.types import Tokens
+
+SPEC = SearchSpec(words={"color": ("red", "blue", "green", "pink"), "shape": ("circle", "ring", "star", "cross"), "sound": ("bell", "rising chirp")},
+                  phrases={"video": ("{color} {shape}",), "audio": ("{sound} starts", "silence")},
+                  synonyms={"disc": "circle", "chime": "bell"})
+PHRASES = [*expand(SPEC.phrases["video"], SPEC.words), *expand(SPEC.phrases["audio"], SPEC.words)]
+
+
+def text(phrases):
+    return torch.eye(len(PHRASES))[[PHRASES.index(p) for p in phrases]]
+
+
+def says(*phrases: str) -> np.ndarray:
+    """(3, E): a query for each phrase, and others that say nothing."""
+    nothing = [np.full(len(PHRASES), len(PHRASES) ** -0.5, np.float32)] * (3 - len(phrases))
+    return np.stack([*(np.eye(len(PHRASES), dtype=np.float32)[PHRASES.index(p)] for p in phrases), *nothing])
+
+
+def write(log: SqliteLog, rows: list[dict[str, tuple[str, ...]]], first: int = 0) -> None:
+    for k, row in enumerate(rows, first):
+        tokens = tuple(Tokens("s", m, k, m, float(k), k + 1.0, np.zeros((1, 4), np.float32), says(*p))
+                       for m, p in row.items())
+        log.append_window(Percept("s", k, float(k), k + 1.0, tokens))
+
+
+@pytest.fixture
+def log(tmp_path):
+    with SqliteLog.create(tmp_path / "s.log", LogInfo("s", "tiny", "x", 1.0, "bfloat16")) as made:
+        write(made, [{"video": ("red circle",), "audio": ("silence",)}, {"video": ("red circle", "blue ring")},
+                     {"video": ("blue ring",)}, {"video": ("red circle",)}, {"video": ()}, {"video": ()},
+                     {"video": ("red ring",), "audio": ("bell starts",)}, {"audio": ("rising chirp starts",)}])
+        yield made
+
+
+@pytest.mark.parametrize(("query", "expected"), [
+    ("red circle", [(0, 4, "video")]), ("a red disc", [(0, 4, "video")]), ("the blue rings", [(1, 3, "video")]),
+    ("blue circle", []), ("red", [(0, 4, "video"), (6, 7, "video")]), ("bell", [(6, 7, "audio")]),
+    ("chime", [(6, 7, "audio")]), ("Rising chirp!", [(7, 8, "audio")]), ("silence", [(0, 1, "audio")]),
+    ("bell and a red ring", [(6, 7, "audio"), (6, 7, "video")]),
+])
+def test_search_finds_spans_in_every_modality(log, query, expected):
+    hits = Recall(SPEC, log, text).search(query)
+    assert sorted((h.start_s, h.end_s, h.modality) for h in hits) == sorted(expected)
+    assert all(0.5 <= h.score <= 1 for h in hits)
+
+
+def test_what_comes_later_is_found_too(log):
+    recall = Recall(SPEC, log, text)
+    assert len(recall.search("red circle")) == 1
+    write(log, [{"video": ("red circle",)}], first=8)
+    assert [h.start_s for h in sorted(recall.search("red circle"), key=lambda h: h.start_s)] == [0.0, 8.0]
+    assert recall.search("red circle") == Recall(SPEC, log, text).search("red circle")
+
+
+def test_a_word_that_is_not_known_is_an_error_that_names_those_that_are(log):
+    with pytest.raises(QuestionError, match="bell, blue"):
+        Recall(SPEC, log, text).search("a dog")
+    with pytest.raises(ConfigError, match="search"):
+        Recall(None, log, text).search("red circle")
+
+
+@pytest.mark.parametrize(("question", "windows"), [
+    ("When did you hear the bell?", [6]), ("What was there at 0:05?", [5, 4]), ("what happened at 2 s?", [2, 1, 3]),
+    ("Where was the red circle?", [0, 1, 3]), ("How are you?", []), ("And at 3 hours?", []),
+])
+def test_a_question_brings_back_what_it_names(log, question, windows):
+    assert Recall(SPEC, log, text).windows(question, before=7 if "bell" in question else 6, most=9)[:3] == windows
+
+
+def test_times_are_read_from_questions():
+    assert times_in("between 1:02:03 and 12:34, or at 75 s, or 2 minutes in?") == [3723.0, 754.0, 75.0, 120.0]
+    assert times_in("3 circles, 2 rings") == []
+
+
+def test_a_phrase_must_name_known_words():
+    with pytest.raises(ValueError, match="colour"):
+        SearchSpec(words={"color": ("red",)}, phrases={"video": ("{colour}",)})
