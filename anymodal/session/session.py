@@ -19,14 +19,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anymodal.config import BundleSpec
+from anymodal.config import LABEL_TOKENS, BundleSpec
 from anymodal.errors import LogFullError, QuestionError, RuntimeFault, SessionError
 from anymodal.media import read_windows
 from anymodal.memory import Compaction
+from anymodal.session.asking import Asking
 from anymodal.session.feeder import Arrived, Feeder, Inbox, in_batches
 from anymodal.session.intake import Intake, session_streams
-from anymodal.session.log import Feed, SessionLog, Turn
+from anymodal.session.log import Feed, RuleEvent, SessionLog, Turn
+from anymodal.session.recall import Hit, Recall
+from anymodal.session.rules import Rules, events
 from anymodal.session.turns import Turns
+from anymodal.stages.items import Percept
 from anymodal.stages.perceive import BATCH, Perceive
 from anymodal.types import Answer, Delta, Packet
 
@@ -47,16 +51,21 @@ class Session:
     Raises LogError wherever the log cannot be used, FencedError among them: then another writer has the session.
     """
 
+    _read = staticmethod(read_windows)  # of fed media
+
     def __init__(self, bundle: Bundle, session_log: SessionLog, *, live: bool = False,
-                 streams: Mapping[str, str] | None = None, idle_timeout_s: float = math.inf,
+                 streams: Mapping[str, str] | None = None, idle_timeout_s: float = math.inf, gate: bool = False,
                  clock: Callable[[], float] = time.monotonic, on_close: Callable[[], None] = lambda: None) -> None:
         self.log, self.id = session_log, session_log.info.session
         self.spec: BundleSpec = bundle.spec
         self._mind = bundle.mind
-        self._perceive = Perceive(bundle.perception, batch=BATCH) if session_log.writes else None
+        self._perceive = Perceive(bundle.perception, batch=BATCH, gate=gate) if session_log.writes else None
         self._streams = session_streams(bundle.spec, streams)
         self._live, self._idle_timeout_s, self._clock, self._on_close = live, idle_timeout_s, clock, on_close
         self._turns, self._input = Turns(), threading.RLock()
+        self.rules = Rules(session_log, lock=self._turns, check=bundle.mind.check)
+        self._recall = Recall(bundle.spec.search, session_log, lambda phrases: bundle.joint_text(phrases))
+        self._judged = session_log.last_window() < 0  # a window may have been stored, and its rules not judged
         self._news = threading.Condition()
         self._state: MindState | None = None
         self._feeder: Feeder | None = None
@@ -89,8 +98,9 @@ class Session:
             feed, known = self._feed_of(media, sidecars or {})
             if feed.done:
                 return
-            reader = read_windows(feed.media, self.spec, sidecars=feed.sidecars,
-                                  first_window=self.windows - feed.first_window)
+            first = max(feed.first_window, self._perceive.begins(self.windows))
+            reader = self._read(feed.media, self.spec, sidecars=feed.sidecars,
+                                  first_window=first - feed.first_window)
             if not known:  # what cannot be opened is not noted
                 self.log.append(feed)
             batches = in_batches(reader, BATCH, feed.first_window, self.spec.window_s)
@@ -174,7 +184,7 @@ class Session:
             as_of_s = (last + 1) * self.spec.window_s
             stale_s = max(0.0, self._arrived_s - self.end_s) if asking.at_s is None else 0.0
             pieces = self._mind.answer(state, asking.question, at_s=as_of_s, turns=self._earlier(asking.dialogue, as_of_s),
-                                       cancelled=asking.stopped)
+                                       recalled=self._recalled(asking.question, state), cancelled=asking.stopped)
             piece = next(pieces, None)
         waited_s = time.perf_counter() - asking.began_s
         while isinstance(piece, Delta):
@@ -189,6 +199,28 @@ class Session:
             self._keep(Turn(last, as_of_s, answer.question, answer.text, answer.confidence, answer.evidence,
                             asking.dialogue or ""))
         yield answer
+
+    def search(self, query: str) -> list[Hit]:
+        """Spans of all that was seen that show something, in any modality, likeliest first: "red circle", "a bell".
+
+        Raises QuestionError for a query without a word that the bundle can look for.
+        """
+        with self._turns:
+            self._check_open()
+            return self._recall.search(query)
+
+    def events(self, *, before_s: float | None = None) -> list[RuleEvent]:
+        """What standing rules have seen begin, in order; `before_s`: as of then."""
+        self._check_open()
+        return list(events(self.log, before_s=before_s))
+
+    def _recalled(self, question: str, state: MindState) -> list[Percept]:
+        """Windows that a question names and that the memory no longer has whole, most wanted first."""
+        whole = [e.t0_s for e in state.memory.entries if e.windows == 1]
+        before = round(min(whole) / self.spec.window_s) if whole else 0
+        most = self.spec.memory.recalled_tokens // LABEL_TOKENS
+        numbers = self._recall.windows(question, before=before, most=most) if before else []
+        return [percept for k in numbers for percept in self.log.windows(k, k)]
 
     def _earlier(self, dialogue: str | None, as_of_s: float) -> list[Turn]:
         if not dialogue:
@@ -263,10 +295,20 @@ class Session:
         for percept, (_, gap) in zip(percepts, batch, strict=True):
             with self._turns:
                 self._check_open()
-                self.log.append_window(replace(percept, gap=gap if percept.tokens else gap or "no signal"))
-                self._catch_up()
+                self._judge_again()
+                new = self.log.append_window(replace(percept, gap=gap if percept.tokens else gap or "no signal"))
+                state = self._catch_up()
+                if new and len(self.rules):
+                    self.rules.watch(self._mind, state, percept)
             with self._news:
                 self._news.notify_all()
+
+    def _judge_again(self) -> None:
+        """Before the first new window: judge the last old one, whose judging may have been broken off."""
+        if not self._judged and len(self.rules):
+            last = self.log.last_window()
+            self.rules.watch(self._mind, self._catch_up(), next(self.log.windows(last, last)))
+        self._judged = True
 
     def _feed_of(self, media: str | Path | None, sidecars: Mapping[str, str | Path]) -> tuple[Feed, bool]:
         """What the log says of feeding this media and True, or a new feed, behind all windows, and False."""
@@ -354,33 +396,6 @@ class Session:
     def _check_open(self) -> None:
         if self._closed:
             raise SessionError("the session is closed", fix="reopen it from its log")
-
-
-class Asking(Iterator[Delta | Answer]):
-    """An answer on its way: iterate it for its text. One thread iterates, any may `cancel`: then it simply ends."""
-
-    def __init__(self, session: Session, question: str, at_s: float | None, dialogue: str | None, wait_s: float) -> None:
-        self.question, self.at_s, self.dialogue, self.wait_s = question, at_s, dialogue, wait_s
-        self.began_s = time.perf_counter()
-        self._session, self._cancelled = session, threading.Event()
-        self._pieces = session._answer(self)
-
-    @property
-    def cancelled(self) -> bool:
-        return self._cancelled.is_set()
-
-    def cancel(self) -> None:
-        """Stop, at the latest after the token that is being made. Nothing of the answer is kept."""
-        self._cancelled.set()
-
-    def stopped(self) -> bool:
-        return self.cancelled or self._session._closed
-
-    def __next__(self) -> Delta | Answer:
-        if self.cancelled:
-            self._pieces.close()
-            raise StopIteration
-        return next(self._pieces)
 
 
 def _closing(batches: Iterator[list[Arrived]], reader) -> Iterator[list[Arrived]]:

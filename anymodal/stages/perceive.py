@@ -59,6 +59,10 @@ class Perceive:
         tokens = self.perception.encode_many(items, rows=self.batch)
         return [Percept.of(session, window, found) for (session, window), found in zip(items, tokens)]
 
+    def begins(self, index: int) -> int:
+        """The window to go on from, so that window `index` comes out as from an unbroken stream."""
+        return index if self.gate is None else self.gate.begins(index)
+
     def forget(self, session: str) -> None:
         """A session ended: what the gate remembers of it is let go."""
         if self.gate is not None:

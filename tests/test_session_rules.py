@@ -1,0 +1,68 @@
+"""Rules, search and the gate in a session that is fed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from anymodal.agent import Agent
+from anymodal.bundle import load_bundle
+from anymodal.errors import AnymodalError, InputError, QuestionError, SessionError
+from anymodal.language.mind import Judgement
+from anymodal.testing_bundle import random_bundle
+from anymodal.types import Packet
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory):
+    return Agent(load_bundle(random_bundle(tmp_path_factory.mktemp("bundle"))))
+
+
+def push(session, first: int, count: int, *, same: bool = False) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(4 * first, 4 * (first + count)):
+        frame = np.full((32, 32, 3), 90, np.uint8) if same else rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        session.push(Packet("cam", "video", i / 4, frame, 4))
+    session.flush()
+
+
+def test_rules_are_judged_while_a_session_watches_and_go_on_when_it_is_opened_again(agent, tmp_path, monkeypatch):
+    seen = []
+
+    def judge(state, prompts, *, evidence=False):
+        window = state.memory.last_window
+        seen.append((window, tuple(prompts)))
+        return [Judgement(0.9 if window in (2, 3, 6) else 0.1) for _ in prompts]
+
+    monkeypatch.setattr(agent.bundle.mind, "judge", judge)
+    path = tmp_path / "s.db"
+    with agent.open(log=path, streams={"cam": "video"}) as session:
+        rule = session.rules.add("Tell me when the red circle stops")
+        with pytest.raises(InputError):
+            session.rules.add("tell me when the red circle stops.")
+        with pytest.raises(AnymodalError):
+            session.rules.add(" ")
+        push(session, 0, 4)
+        assert [(e.rule, e.t_s) for e in session.events()] == [(rule.name, 2.0)]
+    with agent.reopen(path, streams={"cam": "video"}) as session:
+        assert session.rules.list()[0].happening
+        push(session, 4, 4)
+        assert [e.t_s for e in session.events()] == [2.0, 6.0]
+        assert [e.t_s for e in session.events(before_s=5.0)] == [2.0]
+    with pytest.raises(SessionError):
+        session.events()
+    assert {w for w, prompts in seen if prompts == ("Now: the red circle stops?",)} >= set(range(8))
+
+
+def test_a_gated_session_encodes_less_and_answers(agent, tmp_path):
+    with agent.open(log=tmp_path / "s.db", streams={"cam": "video"}, gate=True) as session:
+        push(session, 0, 6, same=True)
+        assert [dict(p.repeats) for p in session.log.windows()] == [{}, *[{"cam": 0}] * 5]
+        assert session.ask("what is there?").windows_seen == 6
+
+
+def test_search_says_what_cannot_be_searched_for(agent, tmp_path):
+    with agent.open(log=tmp_path / "s.db", streams={"cam": "video"}) as session:
+        push(session, 0, 2)
+        with pytest.raises((QuestionError, AnymodalError), match="search"):
+            session.search("a dog")
