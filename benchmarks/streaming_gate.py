@@ -1,0 +1,112 @@
+"""What the change gate and standing rules cost and how well they do, on playground streams.
+
+    python -m benchmarks.streaming_gate [--minutes 5] [--rules 100] [--json FILE]
+
+CPU seconds of this process, on one thread: `gate_streams` is encode + language model per window of a static stream,
+ungated / gated; `rules_cost` is a window with many rules beside a window with one; `rules` are a stream's rule figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch  # noqa: E402
+
+from anymodal.bundle import Bundle, load_bundle  # noqa: E402
+from anymodal.playground.rule_questions import Condition, asked  # noqa: E402
+from anymodal.playground.streams import LongStream  # noqa: E402
+from anymodal.playground.world import COLORS, DEVICE_MOTIONS, SHAPES, SOUNDS, VISUAL_EVENTS  # noqa: E402
+from anymodal.session.local import new_session  # noqa: E402
+from anymodal.session.rule_text import now_question  # noqa: E402
+from anymodal.stages.items import Percept  # noqa: E402
+from anymodal.stages.perceive import Perceive  # noqa: E402
+from anymodal.training.rule_scoring import RuleScore, score_rule  # noqa: E402
+
+CONDITIONS = [*(Condition("sound", s) for s in SOUNDS), *(Condition("device", m) for m in DEVICE_MOTIONS),
+              *(Condition("event", e, c, s) for e in VISUAL_EVENTS for c in COLORS for s in SHAPES)]
+
+
+def watched(bundle: Bundle, stream: LongStream, *, gate: bool) -> tuple[dict[str, float], list[Percept]]:
+    """CPU seconds a window of encoding and of the language model, and how much was skipped."""
+    stage, state = Perceive(bundle.perception, gate=gate), bundle.mind.open()
+    windows = list(stream.windows(bundle.spec))
+    began_s = time.process_time()
+    percepts = [p for w in windows for p in stage.push(("s", w))] + stage.close()
+    encode_s = time.process_time() - began_s
+    for percept in percepts:
+        bundle.mind.extend(state, percept)
+    both_s = time.process_time() - began_s
+    skipped = stage.skipped
+    return {"encode_s": encode_s / len(windows), "language_s": (both_s - encode_s) / len(windows),
+            "streams_skipped": skipped.streams_skipped / max(1, skipped.streams),
+            "frames_skipped": skipped.frames_skipped / max(1, skipped.frames)}, percepts
+
+
+def rules_cost(bundle: Bundle, percepts: Sequence[Percept], plain: dict[str, float], count: int) -> dict[str, float]:
+    """CPU seconds of a window with one rule and with `count`, over the last windows of a stream."""
+    dice, state = random.Random(0), bundle.mind.open()
+    questions = [now_question(asked(c, dice)) for c in dice.sample(CONDITIONS, count)]
+    for percept in percepts:
+        bundle.mind.extend(state, percept)
+    took = {}
+    for n in (1, count):
+        bundle.mind.judge(state, questions[:n])
+        began_s = time.process_time()
+        for _ in range(3):
+            bundle.mind.judge(state, questions[:n])
+        took[n] = (time.process_time() - began_s) / 3 + plain["encode_s"] + plain["language_s"]
+    return {"one_s": took[1], "many_s": took[count], "rules": count, "ratio": took[count] / took[1]}
+
+
+def rule_figures(bundle: Bundle, percepts: Sequence[Percept], stream: LongStream) -> dict[str, float | int | None]:
+    """A rule for each sound and motion, and for each event of the stream's own objects."""
+    dice = random.Random(1)
+    own = {Condition("event", e.kind, t.color, t.shape) for n in range(stream.chapters) for t in stream.chapter(n).things
+           for e in t.events}
+    conditions = [c for c in CONDITIONS if c.family != "event"] + sorted(own, key=repr)[:20]
+    with new_session(bundle, None) as session:
+        texts = {session.rules.add(asked(c, dice)).name: c for c in conditions}
+        for percept in percepts:
+            tokens = tuple(replace(t, session=session.id) for t in percept.tokens)
+            session.log.append_window(replace(percept, session=session.id, tokens=tokens))
+            session.rules.watch(bundle.mind, session._catch_up(), percept)
+        total = RuleScore()
+        for name, condition in texts.items():
+            told = [round(e.t_s / bundle.spec.window_s) for e in session.events() if e.rule == name]
+            total += score_rule(stream.truth(condition), told, window_s=bundle.spec.window_s)
+    return total.to_json()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=int, default=5)
+    parser.add_argument("--rules", type=int, default=100)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    bundle = load_bundle("tiny")
+    static = LongStream("val", 21, options.minutes * 60, static=True)
+    watched(bundle, LongStream("val", 22, 4, static=True), gate=False)  # what is only slow the first time
+    plain, _ = watched(bundle, static, gate=False)
+    gated, _ = watched(bundle, static, gate=True)
+    busy, percepts = watched(bundle, LongStream("val", 23, options.minutes * 60), gate=False)
+    rows = {"ungated": plain, "gated": gated, "busy": busy,
+            "gate_streams": (plain["encode_s"] + plain["language_s"]) / (gated["encode_s"] + gated["language_s"]),
+            "rules_cost": rules_cost(bundle, percepts, busy, options.rules),
+            "rules": rule_figures(bundle, percepts, LongStream("val", 23, options.minutes * 60))}
+    print(json.dumps(rows, indent=1), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
