@@ -32,6 +32,7 @@ class QFormer(nn.Module):
         steps: int = 5  # the most steps a window has
         patches: int = 64  # features a step: each has its own learned position
         joint: int = 128
+        token_norm: float | None = None  # of every token for the LM; None leaves them as they come
 
         def __post_init__(self) -> None:
             if self.queries < 1 or self.steps < 1 or self.patches < 1:
@@ -74,8 +75,13 @@ class QFormer(nn.Module):
         return out.last_hidden_state
 
     def project(self, states: Tensor) -> Tensor:
-        """Query states (B, Q, W) -> LM input embeddings (B, Q, N)."""
-        return self.to_lm(states)
+        """Query states (B, Q, W) -> LM input embeddings (B, Q, N).
+
+        Tokens much longer than the embeddings of words drown whatever the LM adds to them, their time above all.
+        """
+        tokens = self.to_lm(states)
+        norm = self.config.token_norm
+        return tokens if norm is None else nn.functional.normalize(tokens, dim=-1) * norm
 
     def joint(self, states: Tensor) -> Tensor:
         """Query states (B, Q, W) -> unit joint-space vectors (B, Q, E)."""

@@ -24,6 +24,7 @@ from anymodal.errors import QuestionError
 from anymodal.language.capability import Capability
 from anymodal.language.forks import Forks, Trunk
 from anymodal.language.prompt import (
+    STAMP,
     AnswerReader,
     answer_ids,
     check_question,
@@ -292,7 +293,7 @@ class Mind:
         return torch.cat([self._embeds([BOS]), *map(self._entry, entries)])
 
     def _entry(self, entry: Span) -> Tensor:
-        stamp = self._embeds(window_stamp(self.tokenizer, entry.t0_s)).mean(0)
+        stamp = STAMP * self._embeds(window_stamp(self.tokenizer, entry.t0_s)).mean(0)
         rows = [self._embeds(window_label(self.tokenizer, entry.t0_s))]
         rows += [torch.from_numpy(p.embeds).to(self.device, self._embed.weight.dtype) + stamp for p in entry.parts]
         return torch.cat(rows)

@@ -24,8 +24,11 @@ def window_label(tokenizer: TextTokenizer, t0_s: float) -> list[int]:
     return [WINDOW, *tokenizer.encode(clock(t0_s))]
 
 
+STAMP = 1.5  # how much of a window's time is added to its soft tokens
+
+
 def window_stamp(tokenizer: TextTokenizer, t0_s: float) -> list[int]:
-    """Ids whose mean embedding is added to every soft token of a window.
+    """Ids whose mean embedding, times STAMP, is added to every soft token of a window.
 
     Then "at 3 s" is found as "the circle" is, by content; from the label alone, two positions away to twenty, the
     language model learned to find colours and shapes within minutes and moments not at all.
