@@ -1,0 +1,356 @@
+"""The parts that sessions on actors share: a reader, perception and a mind, and how a supervisor calls them.
+
+`Parts` looks to a Session like a bundle, so that a session on actors is the Session of one process with its parts
+elsewhere. Reading and perception keep nothing: a call that meets a death is made again. The mind's states are lost with
+it: `RemoteMind` then raises RuntimeFault, and the session rebuilds its state from the log.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from actors.faults import as_fault
+from actors.hosting import Host
+from actors.perception import PerceptionActor
+from actors.placement import check_fits, check_total, needs
+from actors.runtime import Runtime, read_runtime
+from anymodal.config import load_spec
+from anymodal.errors import AnymodalError, RuntimeFault
+from anymodal.language.prompt import check_question, window_label
+from anymodal.language.tokenizer import TextTokenizer
+from anymodal.memory import Compaction, Memory
+from anymodal.stages.items import Percept
+from anymodal.stages.perceive import BATCH
+from anymodal.threads import limit_threads
+from anymodal.types import Answer, Delta, Tokens, Window
+
+ROLES = ("source", "perception", "mind")
+RETRY_EVERY_S = 0.1
+
+
+# -- hosts ------------------------------------------------------------------------------------------------------------
+
+
+class ReaderActor:
+    """Decodes media of several sessions. Keeps where each pass is, and nothing that cannot be read again."""
+
+    def __init__(self, spec: Any, threads: int = 1) -> None:
+        limit_threads(threads)
+        self._spec = spec
+        self._passes: dict[str, SimpleNamespace] = {}
+
+    def ready(self) -> int:
+        import anymodal.media.clip  # noqa: F401
+
+        return os.getpid()
+
+    def open(self, key: str, media: str, sidecars: Mapping[str, str], first_window: int) -> None:
+        """Begin a pass. Raises MediaError, SidecarError."""
+        from anymodal.media import read_windows
+
+        self._passes[key] = SimpleNamespace(
+            windows=read_windows(media, self._spec, sidecars=sidecars, first_window=first_window), error=None)
+
+    def next(self, key: str, count: int) -> tuple[list[Window], list[str]]:
+        """The next windows, fewer only at the end; and what was damaged so far. Raises what ended the pass."""
+        if key not in self._passes:
+            raise RuntimeFault("the source does not know this pass: it was restarted", fix="begin it again")
+        this = self._passes[key]
+        if this.error is not None:
+            raise this.error
+        found: list[Window] = []
+        try:
+            while len(found) < count and (window := next(this.windows, None)) is not None:
+                found.append(window)
+        except AnymodalError as error:
+            if not found:
+                raise
+            this.error = error  # what came before is whole
+        return found, this.windows.warnings
+
+    def close(self, key: str) -> None:
+        if (this := self._passes.pop(key, None)) is not None:
+            this.windows.close()
+
+
+class SessionMindActor(Host):
+    """States of sessions, and answers on their way. Everything it computes goes through one thread, in turns."""
+
+    def __init__(self, bundle: str, runtime: Runtime) -> None:
+        super().__init__(bundle, runtime.mind)
+        self._states: dict[str, Any] = {}
+        self._answers: dict[str, Iterator[Delta | Answer]] = {}
+
+    def _build(self, bundle) -> None:
+        self._mind, self._identity = bundle.mind, bundle.identity
+        self._joint_text = lambda phrases: bundle.joint_text(phrases)  # loaded with the first search
+
+    async def identity(self) -> str:
+        """Of the bundle."""
+        await self.ready()
+        return self._identity
+
+    async def open(self, key: str, compaction: Compaction | None, windows: list[Percept]) -> None:
+        """A state from a log."""
+        await self.ready()
+        self._states[key] = await self._run(self._mind.open, compaction, windows)
+
+    async def extend(self, key: str, percept: Percept) -> None:
+        try:
+            await self._run(self._mind.extend, self._find(key), percept)
+        except BaseException:
+            self._states.pop(key, None)  # half a window may be in it
+            raise
+
+    async def joint_text(self, phrases: list[str]) -> Any:
+        """Phrases in the joint space."""
+        await self.ready()
+        return await self._run(self._joint_text, phrases)
+
+    async def begin(self, key: str, answer: str, question: str, given: dict[str, Any]) -> None:
+        self._answers[answer] = self._mind.answer(self._find(key), question, **given)
+
+    async def next(self, answer: str) -> Delta | Answer | None:
+        """The next piece; None once there is none."""
+        if answer not in self._answers:
+            raise RuntimeFault("the mind does not know this answer: it was restarted", fix="ask again")
+        piece = await self._run(next, self._answers[answer], None)
+        if piece is None:
+            self._answers.pop(answer, None)
+        return piece
+
+    async def judge(self, key: str, prompts: list[str], evidence: bool) -> list:
+        return await self._run(lambda: self._mind.judge(self._find(key), prompts, evidence=evidence))
+
+    async def drop(self, *keys: str) -> None:
+        """Forget states and answers."""
+        for key in keys:
+            self._states.pop(key, None)
+            self._answers.pop(key, None)
+
+    async def held(self) -> int:
+        """How many states there are."""
+        return len(self._states)
+
+    def _find(self, key: str) -> Any:
+        if key not in self._states:
+            raise RuntimeFault("the mind does not know this session: it was restarted", fix="ask again")
+        return self._states[key]
+
+
+# -- calling them -----------------------------------------------------------------------------------------------------
+
+
+class Parts:
+    """Starts the actors, which end with the process that started them. A bundle to the sessions."""
+
+    def __init__(self, bundle: str) -> None:
+        self.spec, path = load_spec(bundle)
+        self.runtime = read_runtime(self.spec)
+        self._start(bundle)
+        self.perception = RemotePerception(self)
+        tokenizer = TextTokenizer(path.parent / (self.spec.weights or self.spec.name) / "tokenizer.json")
+        self.mind = RemoteMind(self, tokenizer)
+
+    def _start(self, bundle: str) -> None:
+        wanted = needs(self.runtime)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        for role, need in wanted.items():
+            check_fits(role, need, nodes)
+        check_total(wanted, {kind: sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")})
+
+        def start(role: str, host: type, *given: Any, **options: Any) -> Any:
+            return ray.remote(host).options(num_cpus=wanted[role]["CPU"], num_gpus=wanted[role].get("GPU", 0),
+                                            max_restarts=-1, **options).remote(*given)
+
+        self._actors = {"source": start("source", ReaderActor, self.spec, self.runtime.source.threads,
+                                         max_concurrency=self.runtime.clips + 1),
+                        "perception": start("perception", PerceptionActor, bundle, self.runtime),
+                        "mind": start("mind", SessionMindActor, bundle, self.runtime)}
+
+    @property
+    def identity(self) -> str:
+        return self.insist("mind", "identity")
+
+    def joint_text(self, phrases: Sequence[str]) -> Any:
+        return self.insist("mind", "joint_text", list(phrases))
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by role; waits until all are up."""
+        replies = {role: actor.ready.remote() for role, actor in self._actors.items()}
+        return {role: self._get(role, reply, self.runtime.start_timeout_s) for role, reply in replies.items()}
+
+    def begin(self, role: str, method: str, *given: Any) -> Any:
+        """Make a call; `finish` waits for it."""
+        return getattr(self._actors[role], method).remote(*given)
+
+    def finish(self, role: str, reply: Any) -> Any:
+        return self._get(role, reply, self.runtime.stall_timeout_s)
+
+    def call(self, role: str, method: str, *given: Any) -> Any:
+        """Call a part and wait. Raises RuntimeFault for a death or a silence."""
+        return self.finish(role, self.begin(role, method, *given))
+
+    def insist(self, role: str, method: str, *given: Any, reply: Any = None) -> Any:
+        """The same for what may be done twice: again after a death, for `start_timeout_s`."""
+        deadline_s = time.monotonic() + self.runtime.start_timeout_s
+        while True:
+            try:
+                reply = self.begin(role, method, *given) if reply is None else reply
+                return self.finish(role, reply)
+            except RuntimeFault:
+                if time.monotonic() > deadline_s:
+                    raise
+                reply = None
+                time.sleep(RETRY_EVERY_S)
+
+    def read(self, media: str, spec: Any, *, sidecars: Mapping[str, str | Path] | None = None,
+             first_window: int = 0) -> RemoteReader:
+        """As `anymodal.media.read_windows`."""
+        return RemoteReader(self, media, {name: str(path) for name, path in (sidecars or {}).items()}, first_window)
+
+    def _get(self, role: str, reply: Any, timeout_s: float) -> Any:
+        try:
+            return ray.get(reply, timeout=timeout_s)
+        except RayError as error:
+            raise as_fault(error, role) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Sent(Window):
+    """A window that perception has already. `reply`: what will become of it."""
+
+    reply: Any = field(default=None, compare=False)
+
+
+class RemoteReader:
+    """Windows of a pass in another process, a batch ahead; each is on its way to perception when it comes out. When the
+    source dies, the pass goes on behind the last window that came."""
+
+    def __init__(self, parts: Parts, media: str, sidecars: dict[str, str], first_window: int) -> None:
+        self._parts, self._media, self._sidecars, self._next = parts, media, sidecars, first_window
+        self.warnings: list[str] = []
+        self._buffer: list[Sent] = []
+        self._reply, self._ended = None, False
+        self._begin()
+
+    def __iter__(self) -> RemoteReader:
+        return self
+
+    def __next__(self) -> Window:
+        if not self._buffer and not self._ended:
+            self._fill()
+        if not self._buffer:
+            raise StopIteration
+        return self._buffer.pop(0)
+
+    def _begin(self) -> None:
+        self._key = uuid.uuid4().hex
+        self._parts.insist("source", "open", self._key, self._media, self._sidecars, self._next)
+
+    def _fill(self) -> None:
+        deadline_s = time.monotonic() + self._parts.runtime.media_timeout_s
+        while True:
+            try:
+                reply, self._reply = self._reply or self._ask(), None
+                windows, self.warnings = self._parts.finish("source", reply)
+                break
+            except RuntimeFault:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(RETRY_EVERY_S)
+                self._begin()
+        self._ended = len(windows) == 0
+        if windows:
+            self._next = windows[-1].index + 1
+            self._reply = self._ask()  # decoded while these are seen
+        self._buffer = [Sent(w.index, w.t0_s, w.t1_s, w.signals, w.dropped,
+                             self._parts.begin("perception", "encode", self._key, w)) for w in windows]
+
+    def _ask(self) -> Any:
+        return self._parts.begin("source", "next", self._key, BATCH)
+
+    def close(self) -> None:
+        self._parts.begin("source", "close", self._key)
+
+    def __enter__(self) -> RemoteReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class RemotePerception:
+    """As `anymodal.perception.Perception`, as far as Perceive calls it. Windows of all sessions share its batches."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.spec, self._parts = parts.spec, parts
+
+    def encode_many(self, items: Sequence[tuple[str, Window]], **_: Any) -> list[list[Tokens]]:
+        replies = [getattr(w, "reply", None) or self._parts.begin("perception", "encode", s, w) for s, w in items]
+        found = []
+        for (session, w), reply in zip(items, replies):
+            plain = Window(w.index, w.t0_s, w.t1_s, w.signals, w.dropped)
+            percept = self._parts.insist("perception", "encode", session, plain, reply=reply)
+            found.append([replace(t, session=session, window=w.index, t0_s=w.t0_s, t1_s=w.t1_s) for t in percept.tokens])
+        return found
+
+
+class RemoteState:
+    """A state in another process, with a memory of its own like the one there: both follow from the windows alone. Let
+    go of there when it is let go of here."""
+
+    def __init__(self, parts: Parts, memory: Memory, made: list[Compaction]) -> None:
+        self.key, self.memory, self.made = uuid.uuid4().hex, memory, made
+        weakref.finalize(self, parts.begin, "mind", "drop", self.key).atexit = False
+
+    @property
+    def exact_from_s(self) -> float:
+        return self.memory.in_effect_s
+
+
+class RemoteMind:
+    """As `anymodal.language.mind.Mind`. Raises RuntimeFault where the state is lost."""
+
+    def __init__(self, parts: Parts, tokenizer: TextTokenizer) -> None:
+        self.spec, self._parts, self.tokenizer = parts.spec, parts, tokenizer
+
+    def check(self, question: str) -> None:
+        check_question(question, self.tokenizer, self.spec.prompt.max_question_tokens)
+
+    def open(self, compaction: Compaction | None = None, windows: Iterable[Percept] = ()) -> RemoteState:
+        memory = Memory(self.spec.memory, lambda t0_s: len(window_label(self.tokenizer, t0_s)), self.spec.prompt.order)
+        if compaction is not None:
+            memory.restore(compaction)
+        windows = list(windows)
+        state = RemoteState(self._parts, memory, [c for w in windows if (c := memory.append(w)) is not None])
+        self._parts.call("mind", "open", state.key, compaction, windows)
+        return state
+
+    def extend(self, state: RemoteState, percept: Percept) -> Compaction | None:
+        self._parts.call("mind", "extend", state.key, percept)
+        return state.memory.append(percept)
+
+    def answer(self, state: RemoteState, question: str, *, cancelled: Callable[[], bool] = lambda: False,
+               **given: Any) -> Iterator[Delta | Answer]:
+        key = uuid.uuid4().hex
+        self._parts.call("mind", "begin", state.key, key, question, given)
+        try:
+            while not cancelled() and (piece := self._parts.call("mind", "next", key)) is not None:
+                yield piece
+        finally:
+            self._parts.begin("mind", "drop", key)
+
+    def judge(self, state: RemoteState, prompts: Sequence[str], *, evidence: bool = False) -> list:
+        return self._parts.call("mind", "judge", state.key, list(prompts), evidence) if prompts else []

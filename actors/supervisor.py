@@ -1,0 +1,293 @@
+"""The supervisor: owns the sessions of one bundle on a cluster, their logs' writers and their lives.
+
+A detached actor, found by name: no driver's end touches it. The parts it started are its own, so they end with it and
+none is left behind. When it is restarted it takes the logs over, which fences whoever wrote them, and goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from actors.session_parts import RETRY_EVERY_S, Parts
+from anymodal.errors import AnymodalError, RuntimeFault, SessionError
+from anymodal.session.local import Session, SqliteLog
+from anymodal.session.log import Feed, LogInfo
+from anymodal.session.sqlite_log import forget
+from anymodal.types import Answer, Delta, Packet
+
+RULE_ACTIONS = ("add", "list", "pause", "resume", "remove")
+POLL_S = 2.0  # every call answers at least this often
+
+
+class ActorSession(Session):
+    """A Session whose parts are actors: it outlives them."""
+
+    def __init__(self, parts: Parts, log: SqliteLog, *, live: bool = False) -> None:
+        self._patience_s = parts.runtime.start_timeout_s
+        self._read = parts.read
+        self._beginning = threading.Lock()
+        super().__init__(parts, log, live=live)
+
+    def begin(self, media: str | None = None, sidecars: Mapping[str, str] | None = None) -> None:
+        """Feed, unless it is being fed from the same place."""
+        with self._beginning:
+            feeder = self._feeder
+            if feeder is None or not feeder.running or media not in (None, feeder.name):
+                self.feed(media, sidecars=sidecars)
+
+    def running(self, within_s: float = 0.0) -> bool:
+        """Is it being fed, still after a while? Raises what ended the feed."""
+        if (feeder := self._feeder) is not None and feeder.running and not feeder.join(within_s):
+            return True
+        self._raise_fault()
+        return False
+
+    def _take(self, batch: list[Any]) -> None:
+        self._persist(lambda: super(ActorSession, self)._take(batch))  # what is in the log already is not added again
+
+    def _state_at(self, at_s: float | None) -> Any:
+        return self._persist(lambda: super(ActorSession, self)._state_at(at_s))
+
+    def _persist(self, work: Callable[[], Any]) -> Any:
+        """Again, on a rebuilt state, as long as parts may be coming back."""
+        deadline_s = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return work()
+            except RuntimeFault:
+                if time.monotonic() > deadline_s or self._closed:
+                    raise
+                self._lost()
+                time.sleep(RETRY_EVERY_S)
+
+    def _lost(self) -> None:
+        """The mind's state is gone, and it may not have judged the last window."""
+        self._state, self._judged = None, False
+
+    def _answer(self, asking: Any) -> Iterator[Delta | Answer]:
+        if asking.at_s is None:
+            asking.at_s = self.end_s  # a second attempt sees what the first one saw
+
+        def attempt() -> Iterator[Delta | Answer]:
+            return super(ActorSession, self)._answer(asking)
+
+        def lost() -> None:
+            with self._turns:
+                self._lost()
+
+        yield from resumed(attempt, lost, self._patience_s, asking.stopped)
+
+
+def resumed(attempt: Callable[[], Iterator[Delta | Answer]], lost: Callable[[], None], patience_s: float,
+            stopped: Callable[[], bool] = lambda: False) -> Iterator[Delta | Answer]:
+    """An answer that is begun again when a part dies: text that was given is not given twice.
+
+    Raises RuntimeFault where the second attempt says something else, or after `patience_s` without an attempt that
+    gets anywhere.
+    """
+    given, deadline_s = "", time.monotonic() + patience_s
+    while True:
+        said = ""
+        try:
+            for piece in attempt():
+                if isinstance(piece, Answer):
+                    yield piece
+                    continue
+                said += piece.text
+                if not (said.startswith(given) or given.startswith(said)):
+                    raise RuntimeFault("a part died, and the answer came out differently the second time",
+                                       fix="ask again")
+                if len(said) > len(given):
+                    new, given = said[len(given):], said
+                    yield Delta(new)
+            return
+        except RuntimeFault:
+            if stopped() or time.monotonic() > deadline_s or (said and not said.startswith(given[: len(said)])):
+                raise
+            lost()
+            time.sleep(RETRY_EVERY_S)
+
+
+class Supervisor:
+    """Hosts the sessions whose logs are in a folder, by name. Its methods are called from many threads."""
+
+    def __init__(self, bundle: str, folder: str, parts: Callable[[str], Parts] = Parts) -> None:
+        self._folder = Path(folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._bundle = bundle
+        # what a restarted supervisor goes on with: a folder may hold sessions of several bundles
+        self._register = self._folder / f"open-{hashlib.sha256(bundle.encode()).hexdigest()[:8]}.json"
+        self._lock = threading.Lock()
+        self._sessions: dict[str, ActorSession] = {}
+        self._faults: dict[str, AnymodalError] = {}
+        self._askings: dict[str, Any] = {}
+        self._fault: AnymodalError | None = None  # what keeps it from working at all
+        try:
+            self._parts = parts(bundle)
+        except AnymodalError as error:
+            self._fault = error
+            return
+        for name, live in self._noted().items():
+            try:
+                self._sessions[name] = self._reopened(name, live)
+            except AnymodalError as error:
+                self._faults[name] = error
+
+    def ready(self) -> dict[str, int]:
+        """Process ids, once all parts are up. Raises what keeps it from working."""
+        if self._fault is not None:
+            raise self._fault
+        return {"supervisor": os.getpid(), **self._parts.pids()}
+
+    # -- sessions -----------------------------------------------------------------------------------------------
+
+    def open(self, name: str, media: str | None, sidecars: Mapping[str, str], live: bool) -> None:
+        """Begin a session, or go on with the one of this name. May be called twice. Raises MediaError, LogError."""
+        if not name or Path(name).name != name or name.startswith("."):
+            raise SessionError(f"{name!r} is no name for a session", fix="letters, digits, - and _")
+        with self._lock:
+            if name not in self._sessions:
+                self._sessions[name] = self._made(name, live)
+                self._faults.pop(name, None)
+                self._note({**self._noted(), name: live})
+        if media is not None:
+            try:
+                self._find(name).begin(media, sidecars)
+            except AnymodalError:
+                if not self._find(name).windows:  # nothing was ever seen: as if it had not been opened
+                    self.close(name)
+                    forget(self._path(name))
+                raise
+
+    def push(self, name: str, packets: list[Packet]) -> list[AnymodalError]:
+        """Packets in order; gives what was wrong with some of them."""
+        wrong = []
+        for packet in packets:
+            try:
+                self._find(name).push(packet)
+            except AnymodalError as error:
+                wrong.append(error)
+        return wrong
+
+    def flush(self, name: str) -> None:
+        self._find(name).flush()
+
+    def windows(self, name: str) -> int:
+        """How many were seen."""
+        return self._find(name).windows
+
+    def watched(self, name: str) -> tuple[int, bool]:
+        """Windows seen, and whether anything is still being fed; waits a moment for that. Raises what ended a feed."""
+        session = self._find(name)
+        running = session.running(POLL_S)
+        return session.windows, running
+
+    def list(self) -> list[dict[str, Any]]:
+        """A row per session."""
+        rows = []
+        for name, session in list(self._sessions.items()):
+            feeder = session._feeder
+            rows.append({"session": name, "bundle": self._bundle, "windows": session.windows, "seen_s": session.end_s,
+                         "feeding": bool(feeder and feeder.running), "log": str(self._path(name)),
+                         "error": str(feeder.error) if feeder and feeder.error else ""})
+        return rows + [{"session": name, "bundle": self._bundle, "windows": 0, "seen_s": 0.0, "feeding": False,
+                        "log": str(self._path(name)), "error": str(error)} for name, error in self._faults.items()]
+
+    def close(self, name: str) -> None:
+        """End a session; its log stays."""
+        with self._lock:
+            session = self._sessions.pop(name, None)
+            self._faults.pop(name, None)
+            self._note({key: live for key, live in self._noted().items() if key != name})
+        if session is not None:
+            session.close()
+
+    # -- questions ----------------------------------------------------------------------------------------------
+
+    def begin(self, asking: str, name: str, question: str, at_s: float | None, dialogue: str | None,
+              wait_s: float) -> float:
+        """Begin an answer, to be fetched by `next`; gives the media time it is as of."""
+        session = self._find(name)
+        at_s = session.end_s if at_s is None else at_s
+        self._askings[asking] = session.stream(question, at_s=at_s, dialogue=dialogue, wait_s=wait_s)
+        return at_s
+
+    def next(self, asking: str) -> Delta | Answer | None:
+        """The next piece, None after the last one."""
+        if asking not in self._askings:
+            raise RuntimeFault("the supervisor does not know this answer: it was restarted", fix="ask again")
+        try:
+            piece = next(self._askings[asking], None)
+        except BaseException:
+            self._askings.pop(asking, None)
+            raise
+        if piece is None:
+            self._askings.pop(asking, None)
+        return piece
+
+    def cancel(self, asking: str) -> None:
+        if (found := self._askings.pop(asking, None)) is not None:
+            found.cancel()
+
+    def search(self, name: str, query: str) -> list[Any]:
+        return self._find(name).search(query)
+
+    def events(self, name: str, before_s: float | None) -> list[Any]:
+        return self._find(name).events(before_s=before_s)
+
+    def rule(self, name: str, action: str, *given: str) -> Any:
+        """One of RULE_ACTIONS on a session's standing rules."""
+        if action not in RULE_ACTIONS:
+            raise SessionError(f"no action {action!r} on rules", fix=f"one of {', '.join(RULE_ACTIONS)}")
+        return getattr(self._find(name).rules, action)(*given)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _find(self, name: str) -> ActorSession:
+        if name in self._faults:
+            raise self._faults[name]
+        if name not in self._sessions:
+            raise SessionError(f"no session {name!r}", fix=f"open: {', '.join(self._sessions) or 'none'}")
+        return self._sessions[name]
+
+    def _made(self, name: str, live: bool) -> ActorSession:
+        identity = self._parts.identity
+        if self._path(name).exists():
+            return self._reopened(name, live, identity)
+        spec = self._parts.spec
+        info = LogInfo(uuid.uuid4().hex, spec.name, identity, spec.window_s, spec.dtype)
+        return ActorSession(self._parts, SqliteLog.create(self._path(name), info), live=live)
+
+    def _reopened(self, name: str, live: bool, identity: str | None = None) -> ActorSession:
+        session = ActorSession(self._parts, SqliteLog.open(self._path(name), identity=identity), live=live)
+        if any(True for _ in session.log.entries(Feed)):
+            threading.Thread(target=self._resume, args=(name, session), daemon=True).start()
+        return session
+
+    def _resume(self, name: str, session: ActorSession) -> None:
+        try:
+            session.begin()
+        except AnymodalError as error:
+            self._faults[name] = error
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.session"
+
+    def _noted(self) -> dict[str, bool]:
+        with suppress(OSError, ValueError):
+            return json.loads(self._register.read_text())
+        return {}
+
+    def _note(self, sessions: dict[str, bool]) -> None:
+        half = self._register.with_suffix(".half")
+        half.write_text(json.dumps(sessions))
+        os.replace(half, self._register)

@@ -1,0 +1,174 @@
+"""Sessions over actors: how near ingest comes to its bound, and what many streams do to the latency of answers.
+
+    python -m benchmarks.streaming_actors [--model tiny] [--seconds 60] [--answers 40] [--streams 1 16] [--json FILE]
+
+`ingest_vs_bound`: windows a second from file to mind, one thread per stage, against what the machine allows: the slowest
+stage alone, or all cores over the CPU seconds of a window. `answer_p95_16_vs_1`: the 95th percentile of an answer's
+latency while 16 streams come in, over that with one; each stream comes at 1/40 of the rate that saturates ingest.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from actors.sessions import RemoteSession, Sessions  # noqa: E402
+from anymodal.agent import load  # noqa: E402
+from anymodal.config import load_spec  # noqa: E402
+from anymodal.media import open_media, read_windows  # noqa: E402
+from anymodal.media.spec import stream_specs  # noqa: E402
+from anymodal.playground.files import render_clips  # noqa: E402
+from anymodal.stages.perceive import BATCH, Perceive  # noqa: E402
+from anymodal.threads import usable_cores  # noqa: E402
+from anymodal.types import Packet  # noqa: E402
+from benchmarks.report import Row, parser, report  # noqa: E402
+
+QUESTION = "what colour is the circle?"
+SHARE = 40  # a stream comes at this part of the rate that saturates ingest
+
+
+def one_thread(model: str, folder: Path) -> Path:
+    """A copy of a bundle's YAML with one thread per stage."""
+    spec, path = load_spec(model)
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    raw["weights"] = str((path.parent / (spec.weights or spec.name)).resolve())
+    raw["runtime"] = {**raw.get("runtime", {}), "perception": {"threads": 1}, "mind": {"threads": 1}}
+    made = folder / f"{spec.name}.yaml"
+    made.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    return made
+
+
+def stages(model: Path, clip: Path) -> tuple[list[float], float]:
+    """Seconds per window of each stage alone, and CPU seconds of all together, in this process."""
+    agent = load(model, threads=1)
+    perceive, mind = Perceive(agent.perception, batch=BATCH), agent.bundle.mind
+
+    def decode() -> list:
+        with read_windows(clip, agent.spec) as reader:
+            return list(reader)
+
+    def encode() -> list:
+        return [p for at in range(0, len(windows), BATCH) for p in perceive.encode(
+            [("", w) for w in windows[at : at + BATCH]])]
+
+    def think() -> None:
+        state = mind.open()
+        for percept in percepts:
+            mind.extend(state, percept)
+
+    def timed(stage: Callable[[], Any]) -> tuple[Any, float, float]:
+        stage()  # first calls are slow
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        found = stage()
+        return found, time.perf_counter() - wall_s, time.process_time() - cpu_s
+
+    windows, *source = timed(decode)
+    percepts, *encoding = timed(encode)
+    _, *thinking = timed(think)
+    per = [(wall_s / len(windows), cpu_s / len(windows)) for wall_s, cpu_s in (source, encoding, thinking)]
+    return [wall_s for wall_s, _ in per], sum(cpu_s for _, cpu_s in per)
+
+
+def ingest(sessions: Sessions, clip: Path) -> float:
+    """Windows a second from the first one seen to the last."""
+    session = sessions.open("ingest", clip)
+    while (first := session.windows) < 1:
+        time.sleep(0.005)
+    began_s = time.perf_counter()
+    last = session.wait()
+    rate_hz = (last - first) / (time.perf_counter() - began_s)
+    sessions.call("close", "ingest")
+    return rate_hz
+
+
+def packets_by_window(clip: Path, spec: Any) -> list[list[Packet]]:
+    with open_media(clip, stream_specs(spec.modalities)) as source:
+        packets = list(source)
+    count = int(max(p.pts_s for p in packets) / spec.window_s) + 1
+    return [[p for p in packets if i * spec.window_s <= p.pts_s < (i + 1) * spec.window_s] for i in range(count)]
+
+
+def feed(session: RemoteSession, windows: list[list[Packet]], window_s: float, every_s: float, offset_s: float,
+         ended: threading.Event) -> None:
+    """Push a window's packets every so often, the clip again and again on one clock."""
+    turn = 0
+    due_s = time.monotonic() + offset_s
+    while not ended.wait(max(0.0, due_s - time.monotonic())):
+        later_s = (turn // len(windows)) * len(windows) * window_s
+        session.push([replace(p, pts_s=p.pts_s + later_s) for p in windows[turn % len(windows)]])
+        turn, due_s = turn + 1, due_s + every_s
+
+
+def answer_p95_s(sessions: Sessions, windows: list[list[Packet]], streams: int, every_s: float, answers: int) -> float:
+    """Latencies of answers, to and fro over the streams, while they come in."""
+    opened = [sessions.open(f"stream-{streams}-{i}", live=True) for i in range(streams)]
+    ended = threading.Event()
+    window_s = sessions.spec.window_s
+    threads = [threading.Thread(target=feed, daemon=True,
+                                args=(s, windows, window_s, every_s, i * every_s / streams, ended))
+               for i, s in enumerate(opened)]
+    for thread in threads:
+        thread.start()
+    try:
+        for session in opened:
+            while session.windows < 2:
+                time.sleep(0.02)
+        took_s = []
+        for i in range(answers):
+            began_s = time.perf_counter()
+            opened[i % streams].ask(QUESTION)
+            took_s.append(time.perf_counter() - began_s)
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(60)
+        for session in opened:
+            sessions.call("close", session.name)
+    return float(np.percentile(took_s, 95))
+
+
+def measure(model: str, seconds: float, answers: int, streams: Sequence[int]) -> list[Row]:
+    with tempfile.TemporaryDirectory(prefix="anymodal-bench-") as place:
+        folder = Path(place)
+        clip = render_clips(folder / "clips", split="demo", seed=3, count=1, seconds=min(30.0, seconds))[0]
+        bundle = one_thread(model, folder)
+        each_s, cpu_s = stages(bundle, clip)
+        bound_hz = min(1 / max(each_s), usable_cores() / cpu_s)
+        with Sessions(bundle, folder=folder / "logs") as sessions:
+            ours_hz = max(ingest(sessions, clip), 1e-9)
+            rows = [Row("ingest_vs_bound", ours_hz, bound_hz, ours_hz / bound_hz, 0.85, "windows/s")]
+            windows = packets_by_window(clip, sessions.spec)
+            found = {n: answer_p95_s(sessions, windows, n, SHARE / ours_hz, answers) for n in streams}
+            sessions.end()
+    one = found[min(found)]
+    for n, p95_s in found.items():
+        if n != min(found):
+            rows.append(Row(f"answer_p95_{n}_vs_1", p95_s, one, p95_s / one, 1.5 if n == 16 else None, "s", at_most=True))
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> list[Row]:
+    made = parser(__doc__)
+    made.add_argument("--model", default="tiny")
+    made.add_argument("--seconds", type=float, default=30.0, help="length of the clip (30, the most)")
+    made.add_argument("--answers", type=int, default=40, help="per number of streams (40)")
+    made.add_argument("--streams", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    options = made.parse_args(argv)
+    rows = measure(options.model, options.seconds, options.answers, options.streams)
+    report("sessions over actors", rows, options.json)
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""A supervisor and its sessions, on parts that die at chosen moments: without Ray, so that every moment can be chosen."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actors.session_parts import ROLES
+from actors.supervisor import Supervisor
+from actors.testing import LocalParts
+from anymodal.agent import load
+from anymodal.errors import FencedError, LogError, SessionError
+from anymodal.session.sqlite_log import SqliteLog
+from anymodal.testing import gradient_frame, make_video
+from anymodal.testing_bundle import random_bundle
+from anymodal.types import Answer
+
+pytestmark = pytest.mark.timeout(900)
+QUESTION, WINDOWS = "what colour is it?", 10
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("supervised")
+
+
+@pytest.fixture(scope="module")
+def bundle(folder):
+    return str(random_bundle(folder, runtime={"mind": {"threads": 1}, "perception": {"threads": 1}}))
+
+
+@pytest.fixture(scope="module")
+def clip(folder):
+    return str(make_video(folder / "clip.mp4", [gradient_frame(48, i) for i in range(4 * WINDOWS)], rate_hz=4))
+
+
+@pytest.fixture(scope="module")
+def alone(bundle, clip):
+    """The windows and answers of one process: (windows, {as of when: answer})."""
+    with load(bundle, threads=1).open(clip) as session:
+        session.wait()
+        answers = {at_s: plain(session.ask(QUESTION, at_s=at_s)) for at_s in (3.0, float(WINDOWS))}
+        return list(session.log.windows()), answers
+
+
+@pytest.fixture
+def supervisor(bundle, tmp_path):
+    made = Supervisor(bundle, str(tmp_path / "logs"), LocalParts)
+    yield made
+    for row in made.list():
+        made.close(row["session"])
+
+
+def plain(answer: Answer) -> Answer:
+    return replace(answer, ttft_s=0.0, stale_s=0.0, confidence=round(answer.confidence, 4))
+
+
+def ask(supervisor: Supervisor, name: str, at_s: float | None = None) -> Answer:
+    supervisor.begin("asking", name, QUESTION, at_s, None, 0.0)
+    while not isinstance(piece := supervisor.next("asking"), Answer):
+        assert piece is not None
+    assert supervisor.next("asking") is None
+    return plain(piece)
+
+
+def wait(supervisor: Supervisor, name: str) -> int:
+    deadline_s = time.monotonic() + 600
+    while (seen := supervisor.watched(name))[1]:
+        assert time.monotonic() < deadline_s
+    return seen[0]
+
+
+def check(supervisor: Supervisor, name: str, alone: tuple) -> None:
+    """The session's log and answers are those of one process."""
+    windows, answers = alone
+    assert wait(supervisor, name) == WINDOWS
+    log = supervisor.list()[[row["session"] for row in supervisor.list()].index(name)]["log"]
+    with SqliteLog.read(log) as found:
+        for a, b in zip(found.windows(), windows, strict=True):
+            assert (a.index, a.frames, a.gap) == (b.index, b.frames, b.gap)
+            assert all(np.array_equal(x.embeds, y.embeds) for x, y in zip(a.tokens, b.tokens, strict=True))
+    for at_s, wanted in answers.items():
+        assert ask(supervisor, name, at_s) == wanted
+
+
+def test_nothing_dies(supervisor, clip, alone):
+    supervisor.open("a", clip, {}, False)
+    check(supervisor, "a", alone)
+    supervisor.open("a", clip, {}, False)
+    assert wait(supervisor, "a") == WINDOWS, "it is done already"
+    assert supervisor._parts.calls["mind", "open"] == 1
+
+
+@pytest.mark.parametrize(("role", "method"), [
+    ("source", "open"), ("source", "next"), ("perception", "encode"), ("mind", "open"), ("mind", "extend"),
+    ("mind", "begin"), ("mind", "next")])
+def test_a_part_dies_as_it_is_called(supervisor, clip, alone, role, method):
+    parts, left = supervisor._parts, [0, 2]  # how many calls of it go well before each death
+
+    def before(*called: str) -> None:
+        if called == (role, method) and left:
+            left[0] -= 1
+            if left[0] < 0:
+                left.pop(0)
+                parts.kill(role)
+
+    parts.before = before
+    supervisor.open("a", clip, {}, False)
+    check(supervisor, "a", alone)
+    check(supervisor, "a", alone)
+    assert len(left) < 2, "it never died"
+
+
+def test_rules_are_judged_whoever_dies(supervisor, clip):
+    supervisor.open("a", None, {}, False)
+    rule = supervisor.rule("a", "add", "tell me when a red circle appears")
+    parts, left = supervisor._parts, [2]
+
+    def before(*called: str) -> None:
+        if called == ("mind", "judge"):
+            left[0] -= 1
+            if left[0] == 0:
+                parts.kill("mind")
+
+    parts.before = before
+    supervisor.open("a", clip, {}, False)
+    assert wait(supervisor, "a") == WINDOWS and left[0] < 0
+    assert [r.name for r in supervisor.rule("a", "list")] == [rule.name]
+    assert isinstance(supervisor.events("a", None), list)
+    with pytest.raises(SessionError, match="no action"):
+        supervisor.rule("a", "close")
+
+
+def test_parts_die_at_any_time_and_another_session_goes_on(supervisor, clip, alone):
+    supervisor.open("a", clip, {}, False)
+    supervisor.open("b", clip, {}, False)
+    ended = threading.Event()
+
+    def kill() -> None:
+        rng = np.random.default_rng(7)
+        for _ in range(6):
+            time.sleep(float(rng.uniform(0.01, 0.3)))
+            supervisor._parts.kill(str(rng.choice(ROLES)))
+        ended.set()
+
+    threading.Thread(target=kill, daemon=True).start()
+    assert ended.wait(600)
+    check(supervisor, "a", alone)
+    check(supervisor, "b", alone)
+
+
+def test_another_supervisor_takes_over(supervisor, bundle, clip, alone):
+    supervisor.open("a", clip, {}, False)
+    while supervisor.watched("a")[0] < 3:
+        pass
+    folder = Path(supervisor.list()[0]["log"]).parent
+    successor = Supervisor(bundle, str(folder), LocalParts)
+    try:
+        check(successor, "a", alone)
+        log = supervisor._sessions["a"].log
+        with pytest.raises(FencedError):
+            log.append_window(replace(alone[0][-1], session=log.info.session))
+        assert json.loads(next(folder.glob("open-*.json")).read_text()) == {"a": False}
+    finally:
+        successor.close("a")
+
+
+def test_a_log_of_another_bundle_is_refused(supervisor, bundle, clip, tmp_path):
+    supervisor.open("a", clip, {}, False)
+    wait(supervisor, "a")
+    supervisor.close("a")
+    other = random_bundle(tmp_path, name="other", seed=1)
+    with pytest.raises(LogError, match="another bundle"):
+        Supervisor(str(other), str(tmp_path / "logs"), LocalParts).open("a", clip, {}, False)
