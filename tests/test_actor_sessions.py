@@ -1,0 +1,187 @@
+"""Sessions over real Ray actors: what one process answers, whoever dies; detached, listed, and ended without a trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import ray
+
+from actors import chaos, session_commands
+from actors.cluster import psutil
+from actors.sessions import Sessions
+from actors.supervisor import resumed
+from anymodal.agent import load
+from anymodal.errors import MediaError, QuestionError, RuntimeFault, SessionError
+from anymodal.testing import gradient_frame, make_video
+from anymodal.testing_bundle import random_bundle
+from anymodal.types import Answer, Delta, Packet
+
+pytestmark = pytest.mark.timeout(900)  # a busy machine starts Ray slowly
+QUESTION = "what colour is it?"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("sessions")
+
+
+@pytest.fixture(scope="module")
+def bundle(folder):
+    return random_bundle(folder, runtime={"start_timeout_s": 900, "stall_timeout_s": 300,
+                                          "perception": {"threads": 1}, "mind": {"threads": 1}})
+
+
+@pytest.fixture(scope="module")
+def agent(bundle):
+    return load(bundle, threads=1)
+
+
+@pytest.fixture(scope="module")
+def clip(folder):
+    return str(make_video(folder / "clip.mp4", [gradient_frame(48, i) for i in range(4 * 8)], rate_hz=4))
+
+
+@pytest.fixture(scope="module")
+def sessions(bundle, folder):
+    with Sessions(bundle, folder=folder / "logs") as running:
+        yield running
+
+
+def timeless(answer: Answer) -> Answer:
+    return replace(answer, ttft_s=0.0, stale_s=0.0)
+
+
+def test_the_same_answers_as_in_one_process(sessions, agent, clip):
+    here, there = agent.open(clip), sessions.open("same", clip)
+    try:
+        here.wait()
+        assert there.wait() == here.windows == 8
+        for at_s in (2.0, 8.0):
+            assert timeless(there.ask(QUESTION, at_s=at_s)) == timeless(here.ask(QUESTION, at_s=at_s))
+        for question in ("what is it?", "and after that?"):
+            assert timeless(there.ask(question, dialogue="a")) == timeless(here.ask(question, dialogue="a"))
+        pieces = list(there.stream(QUESTION))
+        assert "".join(p.text for p in pieces[:-1]).strip() == pieces[-1].text and isinstance(pieces[-1], Answer)
+    finally:
+        here.close()
+
+
+def test_errors_are_clear_and_harm_nothing(sessions, clip, folder):
+    there = sessions.open("same", clip)
+    with pytest.raises(QuestionError, match="has seen 8 s"):
+        there.ask(QUESTION, at_s=99.0)
+    with pytest.raises(QuestionError, match="empty"):
+        there.ask(" ")
+    with pytest.raises(SessionError, match="no session 'other'"):
+        sessions.session("other").ask(QUESTION)
+    with pytest.raises(MediaError):
+        sessions.open("none", folder / "none.mp4").wait()
+    sessions.call("close", "none")
+    with pytest.raises(SessionError, match="no name"):
+        sessions.open("../out", clip)
+    assert there.ask(QUESTION).windows_seen == 8
+
+
+@pytest.mark.parametrize("role", chaos.ROLES)
+def test_any_part_may_die_while_it_is_asked_and_fed(sessions, agent, clip, role):
+    with agent.open(clip) as here:
+        here.wait()
+        wanted = timeless(here.ask(QUESTION, at_s=2.0))
+    there = sessions.open(f"dies-{role}", clip)
+    chaos.until_seen(there, 2)
+    outcome: list = []
+    asking = threading.Thread(target=lambda: outcome.append(there.ask(QUESTION, at_s=2.0)))
+    os.kill(sessions.ready()[role], signal.SIGKILL)
+    asking.start()
+    asking.join(900)
+    assert timeless(outcome[0]) == wanted
+    assert there.wait() == 8
+    assert timeless(there.ask(QUESTION, at_s=2.0)) == wanted
+
+
+def test_chaos_finds_nothing_lost_or_different(sessions, bundle):
+    toll = chaos.run(sessions, str(bundle), 2, seed=3, seconds=8)
+    report = toll.to_json()
+    assert report["kills"] == 2 and report["answers_compared"] >= 5 * 2 * 2
+    assert toll.harmless, report
+    assert 0 < report["recovery_p50_s"] <= report["recovery_p95_s"]
+
+
+def test_what_a_live_source_missed_is_a_gap(sessions):
+    def packets(first: int, last: int) -> list[Packet]:
+        return [Packet("video", "video", i / 4, gradient_frame(48, i), 4.0) for i in range(first, last)]
+
+    size = sessions.spec.modalities["video"].size_px
+    fit = [replace(p, data=np.ascontiguousarray(np.resize(p.data, (size, size, 3)))) for p in packets(0, 60)]
+    live = sessions.open("live", live=True)
+    assert live.push(fit[:16]) == []
+    chaos.until_seen(live, 2)
+    os.kill(sessions.ready()["supervisor"], signal.SIGKILL)
+    sessions.ready()
+    live.push(fit[40:])
+    live.flush()
+    answer = live.ask(QUESTION)
+    assert live.windows == 15 and answer.windows_missing >= 4
+
+
+def test_a_session_outlives_its_driver_and_is_listed_and_stopped(sessions, bundle, clip, capsys):
+    address = ray.get_runtime_context().gcs_address
+    code = ("import sys, time; from actors.sessions import Sessions; "
+            "Sessions(sys.argv[1], sys.argv[2]).open('left', sys.argv[3]); print('open', flush=True); time.sleep(999)")
+    driver = subprocess.Popen([sys.executable, "-c", code, str(bundle), address, clip], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout.readline() == "open\n"
+    driver.kill()
+    driver.wait(300)
+    assert sessions.session("left").wait() == 8
+    assert session_commands.ps(["--address", address, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {"same", "live", "left"} <= {row["session"] for row in rows}
+    assert session_commands.stop(["--address", address, "nobody"]) == 2
+    pids = sessions.ready()
+    assert session_commands.stop(["--address", address, "--all"]) == 0
+    alive = [p for p in pids.values() if psutil.pid_exists(p)]
+    assert not alive, "no part is left behind"
+    assert session_commands.ps(["--address", address]) == 0 and "no sessions" in capsys.readouterr().out
+
+
+# -- an answer that is begun again ------------------------------------------------------------------------------------
+
+
+def told(*attempts):
+    """Attempts at an answer, each a list of texts and errors."""
+    left = list(attempts)
+
+    def attempt():
+        for item in left.pop(0):
+            if isinstance(item, Exception):
+                raise item
+            yield Delta(item) if isinstance(item, str) else item
+
+    return attempt
+
+
+def test_text_that_was_given_is_not_given_twice():
+    end, died = Answer("q", "one two three", 0.5), RuntimeFault("died")
+    pieces = list(resumed(told(["one", " two", died], [died], ["one t", "wo th", "ree", end]), lambda: None, 60.0))
+    assert [p.text for p in pieces] == ["one", " two", " th", "ree", "one two three"]
+
+
+def test_another_text_the_second_time_is_an_error():
+    with pytest.raises(RuntimeFault, match="differently"):
+        list(resumed(told(["one two", RuntimeFault("died")], ["else"]), lambda: None, 60.0))
+
+
+def test_patience_ends():
+    began_s = time.monotonic()
+    with pytest.raises(RuntimeFault, match="died"):
+        list(resumed(told(*([RuntimeFault("died")] for _ in range(100))), lambda: None, 0.3))
+    assert time.monotonic() - began_s < 60
