@@ -24,14 +24,13 @@ from anymodal.errors import QuestionError
 from anymodal.language.capability import Capability
 from anymodal.language.forks import Forks, Trunk
 from anymodal.language.prompt import (
-    STAMP,
     AnswerReader,
     answer_ids,
     check_question,
     question_ids,
     window_label,
-    window_stamp,
 )
+from anymodal.language.stamp import window_stamp
 from anymodal.language.tokenizer import BOS, EOS, TextTokenizer, clock
 from anymodal.memory import Compaction, Memory, Span
 from anymodal.session.log import Turn
@@ -293,7 +292,7 @@ class Mind:
         return torch.cat([self._embeds([BOS]), *map(self._entry, entries)])
 
     def _entry(self, entry: Span) -> Tensor:
-        stamp = STAMP * self._embeds(window_stamp(self.tokenizer, entry.t0_s)).mean(0)
+        stamp = window_stamp(self._embed.weight, entry.t0_s)
         rows = [self._embeds(window_label(self.tokenizer, entry.t0_s))]
         rows += [torch.from_numpy(p.embeds).to(self.device, self._embed.weight.dtype) + stamp for p in entry.parts]
         return torch.cat(rows)

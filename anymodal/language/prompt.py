@@ -24,18 +24,6 @@ def window_label(tokenizer: TextTokenizer, t0_s: float) -> list[int]:
     return [WINDOW, *tokenizer.encode(clock(t0_s))]
 
 
-STAMP = 1.5  # how much of a window's time is added to its soft tokens
-
-
-def window_stamp(tokenizer: TextTokenizer, t0_s: float) -> list[int]:
-    """Ids whose mean embedding, times STAMP, is added to every soft token of a window.
-
-    Then "at 3 s" is found as "the circle" is, by content; from the label alone, two positions away to twenty, the
-    language model learned to find colours and shapes within minutes and moments not at all.
-    """
-    return window_label(tokenizer, t0_s)[2:]  # without <window> and the space
-
-
 def question_ids(tokenizer: TextTokenizer, question: str, most: int) -> list[int]:
     """Ids of a question up to and with <answer>; one that was not checked is cut to `most` tokens."""
     return [QUESTION, *tokenizer.encode(question)[:most], ANSWER]

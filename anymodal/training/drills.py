@@ -191,7 +191,7 @@ _VALUES: dict[str, Callable[[Thing, int], str]] = {
     "event": _event}
 _PAIRS = (("shape", "color"), ("shape", "size"), ("shape", "place"), ("color", "shape"), ("color", "place"),
           ("shape", "way"), ("shape", "event"), ("shape", "place"))
-_SINGLE = (*[("video", _one_at)] * 5, *[("video", _one_now)] * 3, *[("video", _one_time)] * 2, ("audio", _one_sound),
-           ("imu", _one_motion))
+_SINGLE = (*[("video", _one_at)] * 3, *[("video", _one_now)] * 2, *[("video", _one_time)] * 4,
+           *[("audio", _one_sound)] * 3, *[("imu", _one_motion)] * 3)
 _MAKERS = (("video", _of_many_things), ("video", _of_many_things), ("video", _of_many_things), ("video", _of_one_thing),
            ("video", _of_one_thing), ("video", _times), ("audio", _sounds), ("imu", _motions))

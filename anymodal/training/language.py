@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anymodal.language.prompt import STAMP, answer_ids, question_ids, window_label, window_stamp
+from anymodal.language.prompt import answer_ids, question_ids, window_label
+from anymodal.language.stamp import window_stamp
 from anymodal.language.tokenizer import BOS, TextTokenizer
 from anymodal.playground.offworld import off_world
 from anymodal.playground.questions import OUTSIDE, Question, make_questions
@@ -206,7 +207,7 @@ def clip_prefix(lm, tokenizer: TextTokenizer, soft: dict[str, Tensor], clips: in
 
     rows = [ids([BOS])]
     for k in range(windows if soft else 0):
-        stamp = STAMP * ids(window_stamp(tokenizer, float(k))).mean(1, keepdim=True)
+        stamp = window_stamp(embed.weight, float(k))
         rows += [ids(window_label(tokenizer, float(k))), *(tokens[:, k] + stamp for tokens in soft.values())]
     return torch.cat(rows, 1)
 
