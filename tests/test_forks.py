@@ -6,7 +6,7 @@ import transformers as tf
 
 from anymodal.errors import ConfigError
 from anymodal.language.capability import Capability
-from anymodal.language.forks import Forks, Trunk
+from anymodal.language.forks import NAME, Forks, Trunk, _forked
 
 SMALL = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
          "initializer_range": 0.2}
@@ -87,6 +87,33 @@ def test_forks_hold_their_tails_alone_and_the_model_is_as_it_was():
     assert forks.nbytes == 32 * trunk.nbytes * 12 / 600
     assert model.config._attn_implementation == before
     assert torch.isfinite(plain(model, torch.randn(5, 32))).all()
+
+
+def test_passes_that_overlap_leave_the_model_as_it_was():
+    """As those of two sessions in two threads do."""
+    model = FAMILIES["llama"]().eval()
+    before = model.config._attn_implementation
+    one, other = _forked(model), _forked(model)
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert model.config._attn_implementation == NAME  # the other one still computes
+    other.__exit__(None, None, None)
+    assert model.config._attn_implementation == before
+
+
+def test_a_trunk_gives_its_room_to_the_next_prefix_once_nobody_reads_it():
+    model = FAMILIES["llama"]().eval()
+    trunk, prefix, suffix = Trunk(model, capacity=64), torch.randn(20, 32), torch.randn(3, 32)
+    trunk.extend(torch.randn(30, 32))
+    forks = Forks(trunk, [suffix])
+    assert not trunk.clear() and trunk.length == 30
+    del forks
+    room = trunk._store.keys[0].data_ptr()
+    assert trunk.clear() and trunk.length == 0
+    trunk.extend(prefix)
+    assert trunk._store.keys[0].data_ptr() == room
+    assert torch.allclose(Forks(trunk, [suffix]).logits[0], plain(model, torch.cat([prefix, suffix])), atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama, grouped heads", "gemma 2, sliding and capped"])

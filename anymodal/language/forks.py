@@ -16,6 +16,8 @@ Shapes: N forks, L new tokens, T tail, P prefix, H heads, K key-value heads, D h
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,16 +131,30 @@ def _in_reach(keys: Tensor, values: Tensor, forks: _Pass, new: int, rows: int,
 AttentionInterface.register(NAME, forked_attention)
 
 
+_passes: dict[int, tuple[int, str]] = {}  # by id of a model: passes under way, and how it attends otherwise
+_passes_lock = threading.Lock()
+
+
 @contextmanager
 def _forked(model: nn.Module) -> Iterator[None]:
-    """Within it, the model attends through `forked_attention`, and makes no mask of its own."""
-    config = model.config
-    before = config._attn_implementation
-    config._attn_implementation = NAME
+    """Within it, the model attends through `forked_attention`, and makes no mask of its own.
+
+    Sessions in several threads share a model: it goes back when the last pass is over.
+    """
+    config, key = model.config, id(model)
+    with _passes_lock:
+        count, before = _passes.get(key, (0, config._attn_implementation))
+        _passes[key] = count + 1, before
+        config._attn_implementation = NAME
     try:
         yield
     finally:
-        config._attn_implementation = before
+        with _passes_lock:
+            count, before = _passes.pop(key)
+            if count > 1:
+                _passes[key] = count - 1, before
+            else:
+                config._attn_implementation = before
 
 
 # --- keys and values -------------------------------------------------------------------------------------------------
@@ -189,6 +205,7 @@ class Trunk:
     def __init__(self, model: nn.Module, capacity: int = CHUNK) -> None:
         self.model = model
         self._store = _Store(capacity)
+        self._forks: weakref.WeakSet[Forks] = weakref.WeakSet()
         Capability.of(model)  # refuses what could not be forked
 
     @property
@@ -199,6 +216,13 @@ class Trunk:
     def nbytes(self) -> int:
         """Bytes reserved; the system lends most of them only when they are written."""
         return self._store.nbytes
+
+    def clear(self) -> bool:
+        """Forget the prefix and keep its room for another one. False, with nothing done, while forks of it are alive."""
+        if self._forks:
+            return False
+        self._store.length = 0
+        return True
 
     def layer(self, index: int, length: int) -> tuple[Tensor, Tensor]:
         """Keys and values (1, K, length, D) of a layer."""
@@ -221,6 +245,7 @@ class Forks:
     def __init__(self, trunk: Trunk, suffixes: Sequence[Tensor], *, length: int | None = None, room: int = 64) -> None:
         """suffixes: N of (L, W), each at least one token. `room`: tokens that will follow, about."""
         self.trunk, self.model = trunk, trunk.model
+        trunk._forks.add(self)
         self.length = trunk.length if length is None else length
         longest = max(map(len, suffixes))
         padding = [longest - len(s) for s in suffixes]

@@ -67,6 +67,7 @@ class MindState:
     memory: Memory
     trunk: Trunk
     beside: Trunk | None = None  # the list that will follow, prefilled as far as it is due
+    spare: Trunk | None = None  # that of the list before, whose room the next one takes: memory stays as it is for hours
     made: list[Compaction] = field(default_factory=list)
 
     @property
@@ -126,7 +127,7 @@ class Mind:
         if memory.entries is in_use:
             state.trunk.extend(self._entry(in_use[-1]))
         else:  # another list came into effect: what is left of it, this window included, is prefilled now
-            state.trunk, state.beside = state.beside, None
+            state.spare, state.trunk, state.beside = state.trunk, state.beside, None
             state.trunk.extend(self._list(memory.entries)[state.trunk.length :])
         self._prepare(state)
         return compaction
@@ -137,7 +138,8 @@ class Mind:
         if pending is None:
             return
         if state.beside is None:
-            state.beside = self._trunk()
+            spare, state.spare = state.spare, None
+            state.beside = spare if spare is not None and spare.clear() else self._trunk()
         embeds = self._list(memory.upcoming)
         due = len(embeds) * (memory.last_window - pending.window) // self.spec.memory.slices
         if due > state.beside.length:
