@@ -14,7 +14,8 @@ from anymodal.session.sqlite_log import SqliteLog
 from anymodal.stages.items import Percept
 from anymodal.types import Tokens
 
-SPEC = SearchSpec(words={"color": ("red", "blue", "green", "pink"), "shape": ("circle", "ring", "star", "cross"), "sound": ("bell", "rising chirp")},
+SPEC = SearchSpec(words={"color": ("red", "blue", "green", "pink"), "shape": ("circle", "ring", "star", "cross"),
+                         "sound": ("bell", "rising chirp")},
                   phrases={"video": ("{color} {shape}",), "audio": ("{sound} starts", "silence")},
                   synonyms={"disc": "circle", "chime": "bell"})
 PHRASES = [*expand(SPEC.phrases["video"], SPEC.words), *expand(SPEC.phrases["audio"], SPEC.words)]
@@ -84,6 +85,7 @@ def test_a_question_brings_back_what_it_names(log, question, windows):
 def test_times_are_read_from_questions():
     assert times_in("between 1:02:03 and 12:34, or at 75 s, or 2 minutes in?") == [3723.0, 754.0, 75.0, 120.0]
     assert times_in("3 circles, 2 rings") == []
+    assert times_in(f"at {'9' * 400}:00, or at {'9' * 400} hours") == []
 
 
 def test_a_phrase_must_name_known_words():

@@ -7,8 +7,10 @@ import pytest
 
 from anymodal.agent import Agent
 from anymodal.bundle import load_bundle
-from anymodal.errors import AnymodalError, InputError, QuestionError, SessionError
+from anymodal.errors import AnymodalError, InputError, LogFullError, QuestionError, SessionError
 from anymodal.language.mind import Judgement
+from anymodal.session.sqlite_log import SqliteLog
+from anymodal.testing import make_video
 from anymodal.testing_bundle import random_bundle
 from anymodal.types import Packet
 
@@ -52,6 +54,55 @@ def test_rules_are_judged_while_a_session_watches_and_go_on_when_it_is_opened_ag
     with pytest.raises(SessionError):
         session.events()
     assert {w for w, prompts in seen if prompts == ("Now: the red circle stops?",)} >= set(range(8))
+
+
+def test_a_window_whose_judging_failed_is_judged_with_the_next_input(agent, tmp_path, monkeypatch):
+    def judge(state, prompts, *, evidence=False):
+        if failing:
+            raise LogFullError("no room", fix="make some")
+        return [Judgement(0.9 if state.memory.last_window == 1 else 0.1) for _ in prompts]
+
+    monkeypatch.setattr(agent.bundle.mind, "judge", judge)
+    with agent.open(log=tmp_path / "s.db", streams={"cam": "video"}) as session:
+        rule, failing = session.rules.add("tell me when it starts"), False
+        push(session, 0, 1)
+        failing = True
+        with pytest.raises(LogFullError):
+            push(session, 1, 1)
+        failing = False
+        push(session, session.windows, 2)
+        assert [(e.rule, e.t_s) for e in session.events()] == [(rule.name, 1.0)]
+
+
+def break_off(session, windows: int) -> None:
+    """Let it see no more than so many, and not note a feed's end."""
+    taken, append = session._take, session.log.append
+    session._take = lambda batch: [taken([item]) for item in batch if item[0].index < windows]
+    session.log.append = lambda entry: 0 if getattr(entry, "done", False) else append(entry)
+
+
+def test_a_gated_feed_goes_on_as_if_it_had_not_stopped(agent, tmp_path):
+    still = np.random.default_rng(3).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    clips = [make_video(tmp_path / f"{n}.mp4", [still] * 4 * n, rate_hz=4, options={"qp": "0"}) for n in (3, 20)]
+    logs = []
+    for cut in (None, 1, 5, 16, 18):
+        path = tmp_path / f"{cut}.db"
+        with agent.open(log=path, gate=True) as session:
+            session.feed(clips[0])  # the second clip shows the same, and does not repeat the first
+            session.wait()
+            if cut is not None:
+                break_off(session, 3 + cut)
+            session.feed(clips[1])
+            session.wait()
+        if cut is not None:
+            with agent.reopen(path, gate=True) as session:
+                assert session.windows == 3 + cut
+                session.feed()
+                session.wait()
+        with SqliteLog.read(path) as log:
+            logs.append([(dict(p.repeats), [t.embeds.tolist() for t in p.tokens]) for p in log.windows()])
+    assert len(logs[0]) == 23 and sum(bool(repeats) for repeats, _ in logs[0]) > 15
+    assert all(log == logs[0] for log in logs[1:])
 
 
 def test_a_gated_session_encodes_less_and_answers(agent, tmp_path):

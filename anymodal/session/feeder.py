@@ -109,7 +109,7 @@ class Inbox:
             self._news.notify_all()
 
     def _shed(self) -> None:
-        fresh = [i for i, (_, gap) in enumerate(self._waiting) if not gap]
+        fresh = [i for i, (window, gap) in enumerate(self._waiting) if window.signals and not gap]
         if self._live and len(fresh) > MOST_WAITING:
             window, _ = self._waiting[fresh[0]]
             lost = {name: len(s.data) for name, s in window.signals.items() if s.modality == VIDEO}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from string import Formatter
@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from anymodal.memory import Memory
+    from anymodal.stages.items import Percept
+
 AT_ONCE = 256  # windows read from the log at once
 LEAST = 0.05  # probabilities below are not kept
 JOINED = 1  # windows between two hits that do not part them
 _WORD = re.compile(r"[a-z]+")
-_CLOCK = re.compile(r"\b(?:(\d+):)?(\d+):(\d\d)(?:\.\d+)?\b")
-_SECONDS = re.compile(r"\b(\d+(?:\.\d+)?)\s*(s|secs?|seconds?|min|mins|minutes?|h|hours?)\b", re.IGNORECASE)
+_CLOCK = re.compile(r"\b(?:(\d{1,6}):)?(\d{1,6}):(\d\d)(?:\.\d+)?\b")
+_SECONDS = re.compile(r"\b(\d{1,9}(?:\.\d+)?)\s*(s|secs?|seconds?|min|mins|minutes?|h|hours?)\b", re.IGNORECASE)
 _SIZES = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -78,9 +81,18 @@ class Recall:
                 hits += self._spans(scores, modality, stream, self._spec.at_least if least is None else least)
         return sorted(hits, key=lambda h: (-h.score, h.start_s))
 
-    def windows(self, question: str, *, before: int, most: int) -> list[int]:
-        """At most `most` windows with numbers below `before` that a question should look at again, most wanted first:
-        those of a time it names, then those that show what it names."""
+    def lost(self, question: str, memory: Memory, most: int) -> list[Percept]:
+        """At most `most` windows that a question names and that the memory no longer has whole, most wanted first."""
+        before = max((e.last for e in memory.entries if e.windows > 1), default=-1) + 1
+        if not before:
+            return []
+        whole = {e.first for e in memory.entries if e.windows == 1}  # also among those that were merged
+        numbers = self.windows(question, before=before, most=most, known=whole)
+        return [percept for k in numbers for percept in self._log.windows(k, k)]
+
+    def windows(self, question: str, *, before: int, most: int, known: Container[int] = ()) -> list[int]:
+        """At most `most` windows with numbers below `before`, not among those `known`, that a question should look at
+        again, most wanted first: those of a time it names, then those that show what it names."""
         hop_s = self._log.info.window_s
         first = self._log.first_window()
         wanted: list[int] = []
@@ -91,12 +103,14 @@ class Recall:
             for hit in self.search(question, before=before):
                 start, end = round(hit.start_s / hop_s), round(hit.end_s / hop_s)
                 wanted += [*range(start, min(end, start + 2)), end - 1]
-        return [k for k in dict.fromkeys(wanted) if first <= k < before][:most]
+        return [k for k in dict.fromkeys(wanted) if first <= k < before and k not in known][:most]
 
-    def update(self) -> None:
-        """Index what the log holds and was not indexed yet."""
+    def update(self, most: int | None = None) -> None:
+        """Index what the log holds and was not indexed yet, at most so many windows of it."""
         last = self._log.last_window()
         self._next = max(self._next, self._log.first_window())
+        if most is not None:
+            last = min(last, self._next + most - 1)
         while self._next <= last:
             stop = min(last, self._next + AT_ONCE - 1)
             for modality in self._phrases:

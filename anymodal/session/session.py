@@ -27,10 +27,9 @@ from anymodal.session.asking import Asking
 from anymodal.session.feeder import Arrived, Feeder, Inbox, in_batches
 from anymodal.session.intake import Intake, session_streams
 from anymodal.session.log import Feed, RuleEvent, SessionLog, Turn
-from anymodal.session.recall import Hit, Recall
+from anymodal.session.recall import AT_ONCE, Hit, Recall
 from anymodal.session.rules import Rules, events
 from anymodal.session.turns import Turns
-from anymodal.stages.items import Percept
 from anymodal.stages.perceive import BATCH, Perceive
 from anymodal.types import Answer, Delta, Packet
 
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
 TOLERANCE_S = 1e-6
 STALL_S = 600.0  # `wait` gives up after so long without a window
+FAR_BEHIND = 64  # windows; a state that is further behind the log is rebuilt
 MOST_TURNS = 16  # of a dialogue; the mind reads as many of them as fit its own budget
 
 log = logging.getLogger("anymodal")
@@ -65,6 +65,7 @@ class Session:
         self._turns, self._input = Turns(), threading.RLock()
         self.rules = Rules(session_log, lock=self._turns, check=bundle.mind.check)
         self._recall = Recall(bundle.spec.search, session_log, lambda phrases: bundle.joint_text(phrases))
+        self._most_recalled = bundle.spec.memory.recalled_tokens // LABEL_TOKENS
         self._judged = session_log.last_window() < 0  # a window may have been stored, and its rules not judged
         self._news = threading.Condition()
         self._state: MindState | None = None
@@ -99,6 +100,7 @@ class Session:
             if feed.done:
                 return
             first = max(feed.first_window, self._perceive.begins(self.windows))
+            self._perceive.forget(self.id)  # a pass decides alone what repeats, so that it can be gone on with
             reader = self._read(feed.media, self.spec, sidecars=feed.sidecars,
                                   first_window=first - feed.first_window)
             if not known:  # what cannot be opened is not noted
@@ -134,6 +136,7 @@ class Session:
             if self._intake is not None:
                 self._inbox.put(self._intake.flush())
                 self._inbox.close()
+                self._intake = None
         self.wait(stall_s=stall_s)
 
     def wait(self, *, stall_s: float = STALL_S) -> None:
@@ -180,11 +183,13 @@ class Session:
         with self._turns:
             self._check_open()
             state = self._state_at(asking.at_s)
-            last = self._last(asking.at_s)
+            last = state.memory.last_window if asking.at_s is None else self._last(asking.at_s)
             as_of_s = (last + 1) * self.spec.window_s
             stale_s = max(0.0, self._arrived_s - self.end_s) if asking.at_s is None else 0.0
-            pieces = self._mind.answer(state, asking.question, at_s=as_of_s, turns=self._earlier(asking.dialogue, as_of_s),
-                                       recalled=self._recalled(asking.question, state), cancelled=asking.stopped)
+            turns = self._earlier(asking.dialogue, as_of_s)
+            recalled = self._recall.lost(asking.question, state.memory, self._most_recalled)
+            pieces = self._mind.answer(state, asking.question, at_s=as_of_s, turns=turns, recalled=recalled,
+                                       cancelled=asking.stopped)
             piece = next(pieces, None)
         waited_s = time.perf_counter() - asking.began_s
         while isinstance(piece, Delta):
@@ -214,14 +219,6 @@ class Session:
         self._check_open()
         return list(events(self.log, before_s=before_s))
 
-    def _recalled(self, question: str, state: MindState) -> list[Percept]:
-        """Windows that a question names and that the memory no longer has whole, most wanted first."""
-        whole = [e.t0_s for e in state.memory.entries if e.windows == 1]
-        before = round(min(whole) / self.spec.window_s) if whole else 0
-        most = self.spec.memory.recalled_tokens // LABEL_TOKENS
-        numbers = self._recall.windows(question, before=before, most=most) if before else []
-        return [percept for k in numbers for percept in self.log.windows(k, k)]
-
     def _earlier(self, dialogue: str | None, as_of_s: float) -> list[Turn]:
         if not dialogue:
             return []
@@ -242,17 +239,16 @@ class Session:
             feeder = self._feeder
             left_s = until - time.monotonic()
             if left_s <= 0 or (feeder is not None and not feeder.running and self._last(at_s) >= self.windows):
-                self._raise_fault()
+                if feeder is not None and feeder.error is not None:
+                    raise feeder.error
                 raise QuestionError(f"cannot answer as of {at_s:g} s: the session has seen {self.end_s:g} s so far",
                                     fix=f"give a time from 0 to {self.end_s:g}, or wait for it with wait_s")
             with self._news:
                 self._news.wait(min(left_s, 0.1))
         self._check_open()
 
-    def _last(self, at_s: float | None) -> int:
-        """The last window that had ended by a media time, or now; it may not have come yet."""
-        if at_s is None:
-            return self.log.last_window()
+    def _last(self, at_s: float) -> int:
+        """The last window that had ended by a media time; it may not have come yet."""
         return math.floor((at_s + TOLERANCE_S) / self.spec.window_s) - 1
 
     # -- the mind's state ---------------------------------------------------------------------------------------
@@ -267,6 +263,8 @@ class Session:
     def _catch_up(self) -> MindState:
         """Let the state see what the log holds and it has not seen. What fails leaves it to be rebuilt."""
         state, self._state = self._state, None
+        if state is not None and self._is_far_behind(state.memory.last_window):
+            state = None
         if state is None:
             state = self._rebuilt(self.log.last_window())
             for compaction in state.made:
@@ -275,6 +273,10 @@ class Session:
             self._note(self._mind.extend(state, percept))
         self._state = state
         return state
+
+    def _is_far_behind(self, window: int) -> bool:
+        """Whether the log has gone on so far that a rebuilt state is sooner there, or without what comes after `window`."""
+        return self.log.last_window() > window + FAR_BEHIND or self.log.first_window() > window + 1
 
     def _rebuilt(self, last: int) -> MindState:
         """A state that has seen the windows up to `last`, from the compaction that was in effect then."""
@@ -295,19 +297,22 @@ class Session:
         for percept, (_, gap) in zip(percepts, batch, strict=True):
             with self._turns:
                 self._check_open()
-                self._judge_again()
-                new = self.log.append_window(replace(percept, gap=gap if percept.tokens else gap or "no signal"))
-                state = self._catch_up()
-                if new and len(self.rules):
-                    self.rules.watch(self._mind, state, percept)
+                self._judge()
+                if self.log.append_window(replace(percept, gap=gap if percept.tokens else gap or "no signal")):
+                    self._judged = False
+                    self._judge()
             with self._news:
                 self._news.notify_all()
 
-    def _judge_again(self) -> None:
-        """Before the first new window: judge the last old one, whose judging may have been broken off."""
-        if not self._judged and len(self.rules):
-            last = self.log.last_window()
-            self.rules.watch(self._mind, self._catch_up(), next(self.log.windows(last, last)))
+    def _judge(self) -> None:
+        """See and judge the last window, unless that was done: it may have been broken off."""
+        state, last = self._catch_up(), self.log.last_window()
+        if self._judged or last < 0:
+            return
+        if len(self.rules):
+            self.rules.watch(self._mind, state, next(self.log.windows(last, last)))
+        if state.memory.in_effect_s:  # something was merged: from now on questions may look for it
+            self._recall.update(AT_ONCE)
         self._judged = True
 
     def _feed_of(self, media: str | Path | None, sidecars: Mapping[str, str | Path]) -> tuple[Feed, bool]:
@@ -367,7 +372,7 @@ class Session:
     def close(self) -> None:
         """End the session; its log stays. Running answers end with SessionError. Closing twice does nothing.
 
-        Pushed packets of an unfinished window are lost: `flush` first. Raises RuntimeFault for a feed that does not end.
+        Pushed packets that were not seen yet are lost: `flush` first. Raises RuntimeFault for a feed that does not end.
         """
         if self._closed:
             return
