@@ -35,6 +35,8 @@ class ActorSession(Session):
         self._patience_s = parts.runtime.start_timeout_s
         self._read = parts.read
         self._beginning = threading.Lock()
+        self._resuming: threading.Thread | None = None
+        self.fault: AnymodalError | None = None  # why what was being fed could not be gone on with
         super().__init__(parts, log, live=live)
 
     def begin(self, media: str | None = None, sidecars: Mapping[str, str] | None = None) -> None:
@@ -43,12 +45,30 @@ class ActorSession(Session):
             feeder = self._feeder
             if feeder is None or not feeder.running or media not in (None, feeder.name):
                 self.feed(media, sidecars=sidecars)
+            self.fault = None
+
+    def resume(self) -> None:
+        """Go on with what was being fed; who asks meanwhile need not wait for the source."""
+        self._resuming = threading.Thread(target=self._resume, name=f"resume {self.id}", daemon=True)
+        self._resuming.start()
+
+    def _resume(self) -> None:
+        try:
+            self.begin()
+        except AnymodalError as error:
+            self.fault = error
 
     def running(self, within_s: float = 0.0) -> bool:
-        """Is it being fed, still after a while? Raises what ended the feed."""
+        """Is it being fed, still after a while? Raises what ended the feed, or what keeps it from going on."""
+        if self._resuming is not None:
+            self._resuming.join(within_s)
+            if self._resuming.is_alive():
+                return True
         if (feeder := self._feeder) is not None and feeder.running and not feeder.join(within_s):
             return True
         self._raise_fault()
+        if self.fault is not None:
+            raise self.fault
         return False
 
     def _take(self, batch: list[Any]) -> None:
@@ -196,9 +216,10 @@ class Supervisor:
         rows = []
         for name, session in list(self._sessions.items()):
             feeder = session._feeder
+            fault = session.fault or (feeder and feeder.error)
             rows.append({"session": name, "bundle": self._bundle, "windows": session.windows, "seen_s": session.end_s,
                          "feeding": bool(feeder and feeder.running), "log": str(self._path(name)),
-                         "error": str(feeder.error) if feeder and feeder.error else ""})
+                         "error": str(fault or "")})
         return rows + [{"session": name, "bundle": self._bundle, "windows": 0, "seen_s": 0.0, "feeding": False,
                         "log": str(self._path(name)), "error": str(error)} for name, error in self._faults.items()]
 
@@ -270,14 +291,8 @@ class Supervisor:
     def _reopened(self, name: str, live: bool, identity: str | None = None) -> ActorSession:
         session = ActorSession(self._parts, SqliteLog.open(self._path(name), identity=identity), live=live)
         if any(True for _ in session.log.entries(Feed)):
-            threading.Thread(target=self._resume, args=(name, session), daemon=True).start()
+            session.resume()
         return session
-
-    def _resume(self, name: str, session: ActorSession) -> None:
-        try:
-            session.begin()
-        except AnymodalError as error:
-            self._faults[name] = error
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.session"

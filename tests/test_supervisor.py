@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -15,7 +16,7 @@ from actors.session_parts import ROLES
 from actors.supervisor import Supervisor
 from actors.testing import LocalParts
 from anymodal.agent import load
-from anymodal.errors import FencedError, LogError, SessionError
+from anymodal.errors import FencedError, LogError, MediaError, SessionError
 from anymodal.session.sqlite_log import SqliteLog
 from anymodal.testing import gradient_frame, make_video
 from anymodal.testing_bundle import random_bundle
@@ -58,7 +59,7 @@ def supervisor(bundle, tmp_path):
 
 
 def plain(answer: Answer) -> Answer:
-    return replace(answer, ttft_s=0.0, stale_s=0.0, confidence=round(answer.confidence, 4))
+    return replace(answer, ttft_s=0.0, stale_s=0.0, confidence=pytest.approx(answer.confidence, abs=1e-4))
 
 
 def ask(supervisor: Supervisor, name: str, at_s: float | None = None) -> Answer:
@@ -167,6 +168,34 @@ def test_another_supervisor_takes_over(supervisor, bundle, clip, alone):
         with pytest.raises(FencedError):
             log.append_window(replace(alone[0][-1], session=log.info.session))
         assert json.loads(next(folder.glob("open-*.json")).read_text()) == {"a": False}
+    finally:
+        successor.close("a")
+
+
+def test_media_that_is_gone_when_a_supervisor_takes_over(supervisor, bundle, clip, alone, tmp_path):
+    moved = Path(shutil.copy(clip, tmp_path / "moved.mp4"))
+
+    def before(*called: str) -> None:
+        if called == ("mind", "extend"):
+            while (feeder := supervisor._sessions["a"]._feeder) is None:
+                time.sleep(0.001)
+            feeder.stop()  # after the windows in its hands
+
+    supervisor._parts.before = before
+    supervisor.open("a", str(moved), {}, False)
+    assert 2 <= wait(supervisor, "a") < WINDOWS
+    folder = Path(supervisor.list()[0]["log"]).parent
+    moved.unlink()
+    successor = Supervisor(bundle, str(folder), LocalParts)
+    try:
+        with pytest.raises(MediaError):
+            wait(successor, "a")
+        (row,) = successor.list()
+        assert "moved.mp4" in row["error"] and row["windows"] >= 2
+        assert ask(successor, "a").windows_seen == row["windows"]  # what was seen can be asked about
+        shutil.copy(clip, moved)
+        successor.open("a", str(moved), {}, False)
+        check(successor, "a", alone)
     finally:
         successor.close("a")
 
