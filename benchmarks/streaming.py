@@ -6,6 +6,7 @@
 Percepts of a few minutes of playground are stored, and replayed faster than real time into a real session with its log:
 for `tiny`, the default bundle, 8 hours; for `large`, a language model of about 100 M random weights, 1 hour. Time to
 first token runs from the call to the first piece at the caller. The baselines are the same model with a plain cache.
+Streams for each core with the change gate are measured for `tiny`.
 Ratios are ours / baseline, each taken in turns within this one run. `--cpu-time` counts the process's CPU seconds
 instead of the wall's, for a machine that is busy with other work. `--quick` makes a minute of a few windows.
 """
@@ -34,12 +35,14 @@ from anymodal.language.forks import Forks, Trunk  # noqa: E402
 from anymodal.language.mind import Calibration, Mind  # noqa: E402
 from anymodal.language.prompt import question_ids  # noqa: E402
 from anymodal.memory import Span  # noqa: E402
+from anymodal.playground.streams import LongStream  # noqa: E402
 from anymodal.playground.world import make_scene  # noqa: E402
 from anymodal.session.local import new_session  # noqa: E402
 from anymodal.session.session import Session  # noqa: E402
 from anymodal.stages.items import Percept  # noqa: E402
 from anymodal.training.asking import scene_windows  # noqa: E402
 from benchmarks.report import Row, parser, report  # noqa: E402
+from benchmarks.streaming_gate import watched  # noqa: E402
 
 QUESTION = "what colour is the circle?"
 LARGE = {"width": 768, "layers": 12, "heads": 12, "mlp_width": 2688}
@@ -116,7 +119,20 @@ def fork_memory(run: Run) -> list[Row]:
     return [run.row("fork32_memory_vs_copy", forks.nbytes / 2**20, FORKS * trunk.nbytes / 2**20, 0.1, "MiB")]
 
 
-MEASURES: list[Callable[[Run], list[Row]]] = [first_tokens, endurance, fork_memory]
+def gate_streams(run: Run) -> list[Row]:
+    """Streams that one core sees in real time, with the gate and without, in static scenes: encoding and language model,
+    in CPU seconds. The encoders are those of the default bundle."""
+    if run.case != "tiny":
+        return []
+    stream = LongStream("val", 21, 180 if run.repeats > 3 else 8, static=True)
+    rates = {}
+    for gate in (False, True):
+        took, _ = watched(run.bundle, stream, gate=gate)
+        rates[gate] = run.bundle.spec.window_s / (took["encode_s"] + took["language_s"])
+    return [Row("gate_streams", rates[True], rates[False], rates[True] / rates[False], 3.0, "streams", run.case)]
+
+
+MEASURES: list[Callable[[Run], list[Row]]] = [first_tokens, endurance, fork_memory, gate_streams]
 
 
 # --- the stream ------------------------------------------------------------------------------------------------------
