@@ -82,6 +82,14 @@ def test_a_question_brings_back_what_it_names(log, question, windows):
     assert Recall(SPEC, log, text).windows(question, before=7 if "bell" in question else 6, most=9)[:3] == windows
 
 
+def test_what_is_still_on_show_is_not_looked_for_in_the_past(log):
+    recall = Recall(SPEC, log, text)
+    assert recall.windows("Where is the red circle?", before=3, most=9, last=2) == [0, 1]
+    assert recall.windows("Where is the red circle?", before=3, most=9, last=7) == []
+    assert recall.windows("Where was the red circle at 1 s?", before=3, most=9, last=7) == [1, 0, 2]
+    assert recall.windows("Where is the red circle?", before=3, most=9, known={0}, last=2) == [1]
+
+
 def test_times_are_read_from_questions():
     assert times_in("between 1:02:03 and 12:34, or at 75 s, or 2 minutes in?") == [3723.0, 754.0, 75.0, 120.0]
     assert times_in("3 circles, 2 rings") == []

@@ -409,12 +409,12 @@ def test_windows_that_were_merged_are_brought_back_and_no_others(agent, clip, lo
         merged = {k for e in memory.entries if e.windows > 1 for k in range(e.first, e.last + 1)}
         assert merged
         for k in range(40):
-            found = [p.index for p in session._recall.lost(f"what was there at {k} s?", memory, 9)]
+            found = [p.index for p in session._recall.lost(f"what was there at {k} s?", memory, 9, last=39)]
             assert set(found) == {k - 1, k, k + 1} & merged
         assert session.ask(f"what was there at {min(merged)} s?").windows_seen == 40
     with agent.open(clip) as short:
         short.wait()
-        assert short._recall.lost("what was there at 2 s?", short._state_at(None).memory, 9) == []
+        assert short._recall.lost("what was there at 2 s?", short._state_at(None).memory, 9, last=11) == []
 
 
 def test_logs_that_do_not_fit(agent, log, folder, tmp_path):

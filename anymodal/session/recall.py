@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
+from bisect import bisect_left
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -62,8 +63,8 @@ class Recall:
         self._found: dict[tuple[str, str, int], tuple[array, array]] = {}  # -> windows, probabilities
         self._next = 0
 
-    def search(self, query: str, *, least: float | None = None, before: int | None = None) -> list[Hit]:
-        """Spans in any modality, likeliest first. `before`: only windows with a smaller number.
+    def search(self, query: str, *, least: float | None = None, first: int = 0, before: int | None = None) -> list[Hit]:
+        """Spans in any modality, likeliest first. Only windows from `first` on, and with a smaller number than `before`.
 
         Raises QuestionError for a query with no word that the bundle can look for, ConfigError for a bundle without any.
         """
@@ -77,29 +78,31 @@ class Recall:
         hits: list[Hit] = []
         for modality, numbers in chosen.items():
             for stream in sorted({s for m, s, _ in self._found if m == modality}):
-                scores = self._scores(modality, stream, numbers, before)
+                scores = self._scores(modality, stream, numbers, first, before)
                 hits += self._spans(scores, modality, stream, self._spec.at_least if least is None else least)
         return sorted(hits, key=lambda h: (-h.score, h.start_s))
 
-    def lost(self, question: str, memory: Memory, most: int) -> list[Percept]:
-        """At most `most` windows that a question names and that the memory no longer has whole, most wanted first."""
+    def lost(self, question: str, memory: Memory, most: int, *, last: int) -> list[Percept]:
+        """At most `most` windows that a question names and that the memory no longer has whole, most wanted first; as of
+        window `last`."""
         before = max((e.last for e in memory.entries if e.windows > 1), default=-1) + 1
         if not before:
             return []
         whole = {e.first for e in memory.entries if e.windows == 1}  # also among those that were merged
-        numbers = self.windows(question, before=before, most=most, known=whole)
+        numbers = self.windows(question, before=before, most=most, known=whole, last=last)
         return [percept for k in numbers for percept in self._log.windows(k, k)]
 
-    def windows(self, question: str, *, before: int, most: int, known: Container[int] = ()) -> list[int]:
+    def windows(self, question: str, *, before: int, most: int, known: Container[int] = (), last: int = -1) -> list[int]:
         """At most `most` windows with numbers below `before`, not among those `known`, that a question should look at
-        again, most wanted first: those of a time it names, then those that show what it names."""
+        again, most wanted first: those of a time it names, then those that show what it names, if none from `before` to
+        `last` does."""
         hop_s = self._log.info.window_s
         first = self._log.first_window()
         wanted: list[int] = []
         for t_s in times_in(question):
             k = int(t_s / hop_s + 1e-6)
             wanted += [k, k - 1, k + 1]
-        if self._spec is not None and (self._matching(question)):
+        if self._spec is not None and self._matching(question) and not self.search(question, first=before, before=last + 1):
             for hit in self.search(question, before=before):
                 start, end = round(hit.start_s / hop_s), round(hit.end_s / hop_s)
                 wanted += [*range(start, min(end, start + 2)), end - 1]
@@ -143,12 +146,14 @@ class Recall:
         most = max((len(words & set(self._phrases[m][c[0]].split())) for m, c in chosen.items()), default=0)
         return {m: c for m, c in chosen.items() if most < 2 or len(words & set(self._phrases[m][c[0]].split())) >= 1}
 
-    def _scores(self, modality: str, stream: str, numbers: list[int], before: int | None) -> dict[int, float]:
+    def _scores(self, modality: str, stream: str, numbers: list[int], first: int,
+                before: int | None) -> dict[int, float]:
         scores: dict[int, float] = {}
         for number in numbers:
-            for window, chance in zip(*self._found.get((modality, stream, number), ((), ())), strict=True):
-                if before is None or window < before:
-                    scores[window] = min(1.0, scores.get(window, 0.0) + chance)
+            windows, chances = self._found.get((modality, stream, number), ((), ()))
+            start, stop = bisect_left(windows, first), len(windows) if before is None else bisect_left(windows, before)
+            for window, chance in zip(windows[start:stop], chances[start:stop], strict=True):
+                scores[window] = min(1.0, scores.get(window, 0.0) + chance)
         return scores
 
     def _spans(self, scores: dict[int, float], modality: str, stream: str, least: float) -> list[Hit]:

@@ -187,7 +187,7 @@ class Session:
             as_of_s = (last + 1) * self.spec.window_s
             stale_s = max(0.0, self._arrived_s - self.end_s) if asking.at_s is None else 0.0
             turns = self._earlier(asking.dialogue, as_of_s)
-            recalled = self._recall.lost(asking.question, state.memory, self._most_recalled)
+            recalled = self._recall.lost(asking.question, state.memory, self._most_recalled, last=last)
             pieces = self._mind.answer(state, asking.question, at_s=as_of_s, turns=turns, recalled=recalled,
                                        cancelled=asking.stopped)
             piece = next(pieces, None)
