@@ -25,6 +25,7 @@ from anymodal.session.sqlite_log import forget
 from anymodal.types import Answer, Delta, Packet
 
 RULE_ACTIONS = ("add", "list", "pause", "resume", "remove")
+ABANDONED_S = 3600.0  # an answer that has not been fetched by then was given up by its asker
 POLL_S = 2.0  # every call answers at least this often
 
 
@@ -237,6 +238,7 @@ class Supervisor:
     def begin(self, asking: str, name: str, question: str, at_s: float | None, dialogue: str | None,
               wait_s: float) -> float:
         """Begin an answer, to be fetched by `next`; gives the media time it is as of."""
+        self._drop_abandoned()
         session = self._find(name)
         at_s = session.end_s if at_s is None else at_s
         self._askings[asking] = session.stream(question, at_s=at_s, dialogue=dialogue, wait_s=wait_s)
@@ -258,6 +260,12 @@ class Supervisor:
     def cancel(self, asking: str) -> None:
         if (found := self._askings.pop(asking, None)) is not None:
             found.cancel()
+
+    def _drop_abandoned(self) -> None:
+        now_s = time.perf_counter()
+        for key, asking in list(self._askings.items()):
+            if now_s - asking.began_s > asking.wait_s + ABANDONED_S:
+                self.cancel(key)
 
     def search(self, name: str, query: str) -> list[Any]:
         return self._find(name).search(query)

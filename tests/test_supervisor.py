@@ -16,7 +16,7 @@ from actors.session_parts import ROLES
 from actors.supervisor import Supervisor
 from actors.testing import LocalParts
 from anymodal.agent import load
-from anymodal.errors import FencedError, LogError, MediaError, SessionError
+from anymodal.errors import FencedError, LogError, MediaError, RuntimeFault, SessionError
 from anymodal.session.sqlite_log import SqliteLog
 from anymodal.testing import gradient_frame, make_video
 from anymodal.testing_bundle import random_bundle
@@ -116,6 +116,17 @@ def test_a_part_dies_as_it_is_called(supervisor, clip, alone, role, method):
     check(supervisor, "a", alone)
     check(supervisor, "a", alone)
     assert len(left) < 2, "it never died"
+
+
+def test_an_answer_that_nobody_fetches_is_let_go(supervisor, clip, monkeypatch):
+    supervisor.open("a", clip, {}, False)
+    wait(supervisor, "a")
+    supervisor.begin("left", "a", QUESTION, None, None, 0.0)
+    assert supervisor.next("left") is not None
+    monkeypatch.setattr("actors.supervisor.ABANDONED_S", 0.0)
+    assert ask(supervisor, "a").windows_seen == WINDOWS
+    with pytest.raises(RuntimeFault, match="does not know this answer"):
+        supervisor.next("left")
 
 
 def test_rules_are_judged_whoever_dies(supervisor, clip):
