@@ -225,7 +225,7 @@ def test_threads_share_a_log(log):
     for i in range(20):
         log.append_window(percept(i))
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     assert log.last_window() == 19
     for n in range(4):
         assert [t.text for t in log.entries(Turn) if t.question == f"{n}"] == [f"{i}" for i in range(20)]
