@@ -14,12 +14,14 @@ from anymodal.config import BundleSpec, build_part, load_spec
 from anymodal.errors import ConfigError
 from anymodal.language.mind import Calibration, Mind
 from anymodal.language.prompt import answer_ids, question_ids
+from anymodal.language.stamp import spread_numbers, window_stamp
 from anymodal.language.tokenizer import TextTokenizer
 from anymodal.perception import Perception
 from anymodal.playground.questions import CANNOT_TELL, Question, facts, make_questions
 from anymodal.playground.world import HELD_OUT_PAIRS, PLACES, make_scene, still_scene
 from anymodal.stages.items import Percept
 from anymodal.training.clips import clip_signals, coded
+from anymodal.training.drills import drills
 from anymodal.training.language import DrawClips, LanguageStage, clip_prefix, pack, packed_loss, soft_tokens
 from anymodal.training.loop import StagePlan, run_stage
 from anymodal.training.optim import MasterOptimizer
@@ -255,3 +257,32 @@ def test_answers_follow_from_the_scene():
         for question in make_questions(scene, random.Random(i)):
             assert isinstance(question, Question) and len(question.accept) <= 4
             assert all(0 <= e.start_s < e.end_s <= 8 for e in question.evidence)
+
+
+def test_a_second_is_carried_by_tokens_and_said_by_copying(tokenizer):
+    seconds = (0, 1, 2, 3, 59, 60, 61, 3600, 3661)
+    stamps = torch.stack([window_stamp(torch.zeros(1, 256), float(t)) for t in seconds])
+    likeness = nn.functional.normalize(stamps, dim=-1) @ nn.functional.normalize(stamps, dim=-1).T
+    assert (likeness - torch.eye(len(seconds))).abs().max() < 0.9, "two times are told apart"
+    assert (likeness[:5, :5] - torch.eye(5)).abs().max() < 0.3, "and seconds easily"
+    assert torch.equal(stamps[3], window_stamp(torch.zeros(1, 256), 3.0))
+    embeds = 0.02 * torch.randn(2048, 256)
+    spread_numbers(embeds, tokenizer)
+    said = [(embeds @ window_stamp(embeds, float(t))).argmax().item() for t in range(60)]
+    assert said == [tokenizer.encode(str(t))[1] for t in range(60)]
+
+
+def test_drills_ask_what_the_scene_holds():
+    found = {}
+    for seed in range(12):
+        scene = make_scene("train", 5, seed, seconds=6)
+        for drill in drills(scene, random.Random(seed), 30, ("video", "audio", "imu"), alone=True):
+            found.setdefault(drill.type, []).append(drill)
+            if drill.type == "drill_sound_when":
+                kind = drill.question.removeprefix("when: the ").removesuffix(" starts")
+                assert [str(int(s.t0_s)) for s in scene.sounds if s.kind == kind] == [drill.answer]
+            if drill.type == "drill_color_by_shape":
+                k, shape = int(drill.question.split()[2]), drill.question.rsplit(" ", 1)[1]
+                assert drill.answer in [t.color_at(k) for t in scene.things if t.shape == shape]
+    assert {"drill_when", "drill_place_now", "drill_place_first", "drill_device_when"} <= found.keys()
+    assert not drills(scene, random.Random(1), 5, ()), "nothing is asked without a sense"

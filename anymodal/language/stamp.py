@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anymodal.language.tokenizer import TextTokenizer
+
 STAMP = 2.0  # its length; a token's own is about 2.7
 
 
@@ -19,6 +21,17 @@ def window_stamp(like: Tensor, t0_s: float) -> Tensor:
     seconds are nearly orthogonal; embeddings of the numbers themselves are not (cosines of .8 to .95 among the first).
     """
     return torch.as_tensor(_stamp(round(t0_s * 10), like.shape[-1])).to(like.device, like.dtype)
+
+
+@torch.no_grad()
+def spread_numbers(embeds: Tensor, tokenizer: TextTokenizer) -> None:
+    """Lay the embeddings (V, W) of the numbers 0 to 59 along the stamps of those seconds, before any training: saying
+    a second is then copying what a token carries, as saying a colour is.
+    """
+    ids = [tokenizer.encode(str(number))[1] for number in range(60)]  # without the space
+    length = float(embeds.float().norm(dim=-1).mean())  # as long as other words
+    for number, at in enumerate(ids):
+        embeds[at] = window_stamp(embeds, float(number)) * (length / STAMP)
 
 
 @lru_cache(maxsize=4096)

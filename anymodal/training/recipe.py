@@ -18,6 +18,7 @@ from torch import nn
 
 from anymodal.config import BundleSpec, build_part, load_spec
 from anymodal.errors import ConfigError, nearest
+from anymodal.language.stamp import spread_numbers
 from anymodal.language.tokenizer import TextTokenizer, train_tokenizer
 from anymodal.perception import Perception
 from anymodal.training.loop import StagePlan, run_stage
@@ -42,6 +43,8 @@ class Recipe:
         self.tokenizer = TextTokenizer(weights / "tokenizer.json")
         torch.manual_seed(0)
         self.lm = build_part(spec.language, spec.trust)
+        if not (weights / "language.safetensors").is_file():
+            spread_numbers(self.lm.model.get_input_embeddings().weight, self.tokenizer)
         self.perception = Perception(spec, self.lm.width)
         self.text = TextSide(build_part(spec.joint_text, spec.trust), self.tokenizer)
         for part in (self.lm, self.perception, self.text):
