@@ -59,8 +59,8 @@ class Window:
 class Tokens:
     """Pooled tokens of one modality of one window: `embeds` (N, D) in the bundle's dtype, ready for the LM.
 
-    `joint` (Q, E) are unit vectors in the joint space, one for each query of the adapter; `familiarity` in [0, 1] says how much
-    the signal looks like what the encoders were trained on.
+    `joint` (Q, E) are unit vectors in the joint space, one for each query of the adapter; `familiarity` in [0, 1] says
+    how much the signal looks like what the encoders were trained on.
     """
 
     session: str
