@@ -148,7 +148,9 @@ def test_a_session_outlives_its_driver_and_is_listed_and_stopped(sessions, bundl
     assert session_commands.stop(["--address", address, "nobody"]) == 2
     pids = sessions.ready()
     assert session_commands.stop(["--address", address, "--all"]) == 0
-    alive = [p for p in pids.values() if psutil.pid_exists(p)]
+    deadline_s = time.monotonic() + 120  # a killed process takes a moment to be gone
+    while (alive := [p for p in pids.values() if psutil.pid_exists(p)]) and time.monotonic() < deadline_s:
+        time.sleep(0.2)
     assert not alive, "no part is left behind"
     assert session_commands.ps(["--address", address]) == 0 and "no sessions" in capsys.readouterr().out
 

@@ -153,7 +153,7 @@ def test_a_clock_that_jumps_by_days_ends_the_clip(tmp_path):
     path = make_video(tmp_path / "jump.mkv", frames, pts=pts)
     with open_media(path, {"video": SPECS["video"]}) as source:
         assert len(list(source)) == 4
-        assert "out of order" in source.warnings[0]
+        assert any("out of order" in warning for warning in source.warnings)
 
 
 def test_the_name_may_lie(clip, tmp_path):
