@@ -280,6 +280,9 @@ def test_evidence_that_ends_with_a_merged_entry_covers_all_of_it():
     found = (Evidence(0.0, 1.0, "video"), Evidence(0.0, 11.0, "video"))
     assert widened(found, [merged, single], 1.0) == (Evidence(0.0, 10.0, "video"), found[1])
     assert widened(found, [merged, single], 1.0, recalled=[percept(0, 0)]) == found
+    assert widened([Evidence(10.0, 14.0, "video"), Evidence(11.0, 12.0, "audio")], [merged, single], 1.0) == (
+        Evidence(10.0, 11.0, "video"),), "nothing relies on what was not seen"
+    assert widened(found, [], 1.0) == ()
 
 
 def test_a_budget_beyond_the_models_positions_is_refused(tmp_path):

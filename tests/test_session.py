@@ -334,8 +334,8 @@ def test_a_killed_process_loses_and_doubles_nothing(agent, bundle, long_clip, lo
     for row, other in zip(killed, whole):
         for (*about, embeds, joint), (*told, other_embeds, other_joint) in zip(row[5], other[5], strict=True):
             assert about == told
-            np.testing.assert_allclose(embeds, other_embeds, rtol=1e-3, atol=1e-3)  # two processes may round differently
-            np.testing.assert_allclose(joint, other_joint, rtol=1e-3, atol=1e-3)
+            np.testing.assert_array_equal(embeds, other_embeds)
+            np.testing.assert_array_equal(joint, other_joint)
 
 
 @pytest.mark.parametrize("windows", [0, 1, 4, 11, 12])

@@ -144,7 +144,12 @@ def test_rules_are_judged_whoever_dies(supervisor, clip):
     supervisor.open("a", clip, {}, False)
     assert wait(supervisor, "a") == WINDOWS and left[0] < 0
     assert [r.name for r in supervisor.rule("a", "list")] == [rule.name]
-    assert isinstance(supervisor.events("a", None), list)
+    parts.before = lambda *_: None
+    supervisor.open("unkilled", None, {}, False)
+    supervisor.rule("unkilled", "add", "tell me when a red circle appears")
+    supervisor.open("unkilled", clip, {}, False)
+    wait(supervisor, "unkilled")
+    assert supervisor.events("a", None) == supervisor.events("unkilled", None), "each event once, and none lost"
     with pytest.raises(SessionError, match="no action"):
         supervisor.rule("a", "close")
 

@@ -25,6 +25,7 @@ from anymodal.training.drills import drills
 from anymodal.training.language import DrawClips, LanguageStage, clip_prefix, pack, packed_loss, soft_tokens
 from anymodal.training.loop import StagePlan, run_stage
 from anymodal.training.optim import MasterOptimizer
+from anymodal.training.packed import Packing, chunk_for, packed_attention
 from anymodal.training.recipe import plans
 from anymodal.training.symbols import SymbolStage
 from anymodal.training.windows import FrozenFrames
@@ -286,3 +287,19 @@ def test_drills_ask_what_the_scene_holds():
                 assert drill.answer in [t.color_at(k) for t in scene.things if t.shape == shape]
     assert {"drill_when", "drill_place_now", "drill_place_first", "drill_device_when"} <= found.keys()
     assert not drills(scene, random.Random(1), 5, ()), "nothing is asked without a sense"
+
+
+@pytest.mark.parametrize("lengths", [(5, 9, 40), (63, 64, 2), (70, 100, 30)])
+def test_packed_attention_is_dense_attention_under_the_packing_mask(lengths):
+    before, chunk = 7, chunk_for(max(lengths))
+    packed = -(-sum(lengths) // chunk) * chunk
+    owner = torch.full((1, packed), -1)
+    owner[0, : sum(lengths)] = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    query, key, value = torch.randn(3, 1, 2, before + packed, 8)
+    packing = Packing.of(before, owner, chunk, torch.float32)
+    out, _ = packed_attention(nn.Identity(), query, key, value, None, 8**-0.5, packing=packing)
+    whose = torch.cat([torch.full((1, before), -2), owner], 1)[0]
+    allowed = ((whose[None, :] == -2) | (whose[None, :] == whose[:, None])).tril()
+    dense = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed).transpose(1, 2)
+    real = slice(0, before + sum(lengths))
+    torch.testing.assert_close(out[:, real], dense[:, real], rtol=1e-5, atol=1e-5)

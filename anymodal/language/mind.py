@@ -305,7 +305,11 @@ class Mind:
 
 def widened(evidence: Sequence[Evidence], seen: Sequence[Span], window_s: float,
             recalled: Sequence[Percept] = ()) -> tuple[Evidence, ...]:
-    """Spans that end with a merged entry end where its stretch of time does; a recalled window is what it is."""
+    """Spans that end with a merged entry end where its stretch of time does; a recalled window is what it is. Nothing
+    relies on what was not seen: what the model writes beyond is cut off.
+    """
     whole = {clock(p.t0_s) for p in recalled}
     ends = {label: e.t1_s for e in seen if e.windows > 1 and (label := clock(e.t0_s)) not in whole}
-    return tuple(replace(e, end_s=max(e.end_s, ends.get(clock(e.end_s - window_s), 0.0))) for e in evidence)
+    last_s = seen[-1].t1_s if seen else 0.0
+    return tuple(replace(e, end_s=min(last_s, max(e.end_s, ends.get(clock(e.end_s - window_s), 0.0))))
+                 for e in evidence if e.start_s < last_s)
