@@ -6,9 +6,11 @@ one JSON text message with its name in `type`; unknown keys are ignored, unknown
 Time: media time of the session in seconds, from its beginning; a client says `pts_s` with what it sends.
 Numbers: every event of the server carries `anymodal.seq`, 1, 2, ... over the session's life. A client that reconnects with
 the session's token and the last number it saw (`anymodal_session`, `anymodal_token`, `anymodal_last` in the address) gets
-`anymodal.resumed` and then each event after that, once. A client may number its own events the same way; one whose number
-was taken before is ignored, so that what may have been lost can be sent again, and `anymodal.ack` says up to which number
-they were taken.
+`anymodal.resumed` and then each event after that, once. `anymodal.resumed`, `anymodal.ack` and errors before there is a
+session are of the connection, not of the session: they carry the last number again. A client may number its own events the
+same way, with gaps if it likes; one whose number is not above all before it is ignored, so that what may have been lost can
+be sent again, and `anymodal.ack` says up to which number nothing needs to be kept for that: not even the end of the
+gateway's process loses it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ RATE_HZ = 24000  # of input_audio_buffer, unless session.update says otherwise: 
 MODALITIES = ("video", "audio", "imu", "depth", "thermal")
 ENCODINGS = ("jpeg", "png", "webp", "rgb8", "pcm16", "float32")
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
 class _Event(BaseModel):
@@ -32,9 +34,9 @@ class _Event(BaseModel):
 
 
 class Numbered(_Event):
-    """What this side's events are numbered by, from 1."""
+    """What this side's events are numbered by, from 1; 0 before the first."""
 
-    seq: Annotated[int, Field(ge=1)]
+    seq: Annotated[int, Field(ge=0, le=2**53)]
 
 
 class Span(_Event):
@@ -48,6 +50,7 @@ class Span(_Event):
 class Hit(Span):
     stream: str
     score: float
+    text: str = ""  # what is there, of a window's `says`
 
 
 class Rule(_Event):
@@ -444,8 +447,8 @@ class ErrorEvent(_FromServer):
 
 
 class Resumed(_FromServer):
-    """First after a reconnection. `client_seq`: the last of the client's numbers that was taken, 0 for none.
-    `lost`: events of the server that were missed and are kept no longer."""
+    """First after a reconnection. `client_seq`: the last of the client's numbers that was taken, 0 for none: what comes
+    after it is sent again. `lost`: events of the server that were missed and are kept no longer."""
 
     type: Literal["anymodal.resumed"] = "anymodal.resumed"
     session: SessionConfig
@@ -454,12 +457,15 @@ class Resumed(_FromServer):
 
 
 class Ack(_FromServer):
+    """What the client sent up to this number is safe; told now and then to a client that numbers its events."""
+
     type: Literal["anymodal.ack"] = "anymodal.ack"
     client_seq: int
 
 
 class WindowSeen(_FromServer):
-    """A window is in the log. `streams`: those it has something of; `dropped`: late or shed packets by stream."""
+    """A window is in the log. `streams`: those it has something of; `dropped`: late or shed packets by stream; `gap`: why
+    it has nothing at all."""
 
     type: Literal["anymodal.window"] = "anymodal.window"
     index: int
@@ -467,6 +473,7 @@ class WindowSeen(_FromServer):
     end_s: float
     streams: tuple[str, ...]
     dropped: dict[str, int] = {}
+    gap: str = ""
     says: tuple[Hit, ...] = ()  # what the joint space sees, hears and feels in it, where it is told apart
 
 
