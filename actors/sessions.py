@@ -30,7 +30,7 @@ from anymodal.errors import AnymodalError, ConfigError, PlacementError, RuntimeF
 from anymodal.types import Answer, Delta, Packet
 
 NAMESPACE = "anymodal"
-CALLS = 64  # at once, of all users; a question or a feed takes one only while it is looked at
+CALLS = 128  # at once, of all users; a question or a feed takes one only while it is looked at
 STOP_TIMEOUT_S = 60.0
 
 
@@ -71,11 +71,16 @@ class Sessions:
         return self.call("ready", timeout_s=self.runtime.start_timeout_s)
 
     def open(self, name: str, media: str | Path | None = None, *, sidecars: Mapping[str, str | Path] | None = None,
-             live: bool = False) -> RemoteSession:
-        """Begin a session, or go on with that of this name. media: watched from now on; without it push packets."""
+             live: bool = False, streams: Mapping[str, str] | None = None,
+             idle_timeout_s: float | None = None) -> RemoteSession:
+        """Begin a session, or go on with that of this name. media: watched from now on; without it push packets.
+
+        live, streams, idle_timeout_s: of a session that is not running yet, as of `Agent.open`.
+        """
         place = None if media is None else str(media) if "://" in str(media) else str(Path(media).absolute())
         tables = {kind: str(Path(path).absolute()) for kind, path in (sidecars or {}).items()}
-        self.call("open", name, place, tables, live)
+        options = {"live": live, "streams": streams and dict(streams), "idle_timeout_s": idle_timeout_s}
+        self.call("open", name, place, tables, options)
         return RemoteSession(self, name)
 
     def session(self, name: str) -> RemoteSession:
@@ -138,24 +143,10 @@ class RemoteSession:
         raise SessionError("the answer was cancelled", fix="ask again")
 
     def stream(self, question: str, *, at_s: float | None = None, dialogue: str | None = None,
-               wait_s: float = 0.0) -> Iterator[Delta | Answer]:
-        """An answer's text, then the answer; closing the iterator cancels it. A part that dies meanwhile is waited for,
+               wait_s: float = 0.0) -> RemoteAsking:
+        """An answer's text, then the answer; closing or cancelling it ends it. A part that dies meanwhile is waited for,
         the supervisor too."""
-        as_of_s, key = at_s, ""
-
-        def attempt() -> Iterator[Delta | Answer]:
-            nonlocal as_of_s, key
-            key = uuid.uuid4().hex
-            as_of_s = self._sessions.call_once("begin", key, self.name, question, as_of_s, dialogue, wait_s)
-            while (piece := self._sessions.call_once("next", key)) is not None:
-                yield piece
-
-        try:
-            yield from resumed(attempt, lambda: None, self._sessions.runtime.start_timeout_s)
-        except GeneratorExit:
-            with suppress(RuntimeFault):
-                self._sessions.call_once("cancel", key)
-            raise
+        return RemoteAsking(self._sessions, (self.name, question), at_s, dialogue, wait_s)
 
     def push(self, packets: Sequence[Packet]) -> list[AnymodalError]:
         """Hand over packets; gives what was wrong with some. Raises RuntimeFault where the supervisor dies meanwhile:
@@ -195,6 +186,40 @@ class RemoteSession:
 
     def stop(self) -> None:
         self._sessions.stop(self.name)
+
+
+class RemoteAsking(Iterator[Delta | Answer]):
+    """As `anymodal.session.asking.Asking`: one thread iterates, any may `cancel`."""
+
+    def __init__(self, sessions: Sessions, what: tuple[str, str], at_s: float | None, dialogue: str | None,
+                 wait_s: float) -> None:
+        self._sessions, self._what, self._at_s = sessions, what, at_s
+        self._dialogue, self._wait_s = dialogue, wait_s
+        self._key, self._cancelled = "", False
+        self._pieces = resumed(self._attempt, lambda: None, sessions.runtime.start_timeout_s, lambda: self._cancelled)
+
+    def _attempt(self) -> Iterator[Delta | Answer]:
+        self._key = uuid.uuid4().hex
+        self._at_s = self._sessions.call_once("begin", self._key, *self._what, self._at_s, self._dialogue, self._wait_s)
+        while not self._cancelled and (piece := self._sessions.call_once("next", self._key)) is not None:
+            yield piece
+
+    def __next__(self) -> Delta | Answer:
+        try:
+            return next(self._pieces)
+        except RuntimeFault:
+            if self._cancelled:
+                raise StopIteration from None
+            raise
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        with suppress(RuntimeFault):
+            self._sessions.call_once("cancel", self._key)
+
+    def close(self) -> None:
+        self.cancel()
+        self._pieces.close()
 
 
 def supervisors() -> dict[str, Any]:

@@ -24,6 +24,7 @@ from anymodal.session.log import Feed, LogInfo
 from anymodal.session.sqlite_log import forget
 from anymodal.types import Answer, Delta, Packet
 
+SUFFIX = ".session"  # of logs
 RULE_ACTIONS = ("add", "list", "pause", "resume", "remove")
 ABANDONED_S = 3600.0  # an answer that has not been fetched by then was given up by its asker
 POLL_S = 2.0  # every call answers at least this often
@@ -32,13 +33,13 @@ POLL_S = 2.0  # every call answers at least this often
 class ActorSession(Session):
     """A Session whose parts are actors: it outlives them."""
 
-    def __init__(self, parts: Parts, log: SqliteLog, *, live: bool = False) -> None:
+    def __init__(self, parts: Parts, log: SqliteLog, **options: Any) -> None:
         self._patience_s = parts.runtime.start_timeout_s
         self._read = parts.read
         self._beginning = threading.Lock()
         self._resuming: threading.Thread | None = None
         self.fault: AnymodalError | None = None  # why what was being fed could not be gone on with
-        super().__init__(parts, log, live=live)
+        super().__init__(parts, log, **options)
 
     def begin(self, media: str | None = None, sidecars: Mapping[str, str] | None = None) -> None:
         """Feed, unless it is being fed from the same place."""
@@ -157,9 +158,9 @@ class Supervisor:
         except AnymodalError as error:
             self._fault = error
             return
-        for name, live in self._noted().items():
+        for name, options in self._noted().items():
             try:
-                self._sessions[name] = self._reopened(name, live)
+                self._sessions[name] = self._reopened(name, options)
             except AnymodalError as error:
                 self._faults[name] = error
 
@@ -171,15 +172,18 @@ class Supervisor:
 
     # -- sessions -----------------------------------------------------------------------------------------------
 
-    def open(self, name: str, media: str | None, sidecars: Mapping[str, str], live: bool) -> None:
-        """Begin a session, or go on with the one of this name. May be called twice. Raises MediaError, LogError."""
+    def open(self, name: str, media: str | None, sidecars: Mapping[str, str], options: Mapping[str, Any]) -> None:
+        """Begin a session, or go on with the one of this name. May be called twice. Raises MediaError, LogError.
+
+        options: `live`, `streams`, `idle_timeout_s`, as of `Agent.open`; None is the default.
+        """
         if not name or Path(name).name != name or name.startswith("."):
             raise SessionError(f"{name!r} is no name for a session", fix="letters, digits, - and _")
         with self._lock:
             if name not in self._sessions:
-                self._sessions[name] = self._made(name, live)
+                self._sessions[name] = self._made(name, options)
                 self._faults.pop(name, None)
-                self._note({**self._noted(), name: live})
+                self._note({**self._noted(), name: dict(options)})
         if media is not None:
             try:
                 self._find(name).begin(media, sidecars)
@@ -229,9 +233,20 @@ class Supervisor:
         with self._lock:
             session = self._sessions.pop(name, None)
             self._faults.pop(name, None)
-            self._note({key: live for key, live in self._noted().items() if key != name})
+            self._note({key: options for key, options in self._noted().items() if key != name})
         if session is not None:
             session.close()
+
+    def forget(self, name: str) -> None:
+        """End a session and delete its log."""
+        self.close(name)
+        if self._path(name).exists():
+            forget(self._path(name))
+
+    def names(self) -> list[str]:
+        """Of all sessions and logs."""
+        logs = (path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}"))
+        return sorted({*self._sessions, *self._faults, *logs})
 
     # -- questions ----------------------------------------------------------------------------------------------
 
@@ -273,6 +288,12 @@ class Supervisor:
     def events(self, name: str, before_s: float | None) -> list[Any]:
         return self._find(name).events(before_s=before_s)
 
+    def tell(self, name: str, question: str, answer: str, dialogue: str) -> None:
+        self._find(name).tell(question, answer, dialogue=dialogue)
+
+    def seen(self, name: str, after: int, wait_s: float) -> list[Any]:
+        return self._find(name).seen(after, wait_s=min(wait_s, POLL_S))
+
     def rule(self, name: str, action: str, *given: str) -> Any:
         """One of RULE_ACTIONS on a session's standing rules."""
         if action not in RULE_ACTIONS:
@@ -288,29 +309,33 @@ class Supervisor:
             raise SessionError(f"no session {name!r}", fix=f"open: {', '.join(self._sessions) or 'none'}")
         return self._sessions[name]
 
-    def _made(self, name: str, live: bool) -> ActorSession:
+    def _made(self, name: str, options: Mapping[str, Any]) -> ActorSession:
         identity = self._parts.identity
         if self._path(name).exists():
-            return self._reopened(name, live, identity)
+            return self._reopened(name, options, identity)
         spec = self._parts.spec
         info = LogInfo(uuid.uuid4().hex, spec.name, identity, spec.window_s, spec.dtype)
-        return ActorSession(self._parts, SqliteLog.create(self._path(name), info), live=live)
+        return ActorSession(self._parts, SqliteLog.create(self._path(name), info), **_given(options))
 
-    def _reopened(self, name: str, live: bool, identity: str | None = None) -> ActorSession:
-        session = ActorSession(self._parts, SqliteLog.open(self._path(name), identity=identity), live=live)
+    def _reopened(self, name: str, options: Mapping[str, Any], identity: str | None = None) -> ActorSession:
+        session = ActorSession(self._parts, SqliteLog.open(self._path(name), identity=identity), **_given(options))
         if any(True for _ in session.log.entries(Feed)):
             session.resume()
         return session
 
     def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.session"
+        return self._folder / f"{name}{SUFFIX}"
 
-    def _noted(self) -> dict[str, bool]:
+    def _noted(self) -> dict[str, dict[str, Any]]:
         with suppress(OSError, ValueError):
             return json.loads(self._register.read_text())
         return {}
 
-    def _note(self, sessions: dict[str, bool]) -> None:
+    def _note(self, sessions: dict[str, dict[str, Any]]) -> None:
         half = self._register.with_suffix(".half")
         half.write_text(json.dumps(sessions))
         os.replace(half, self._register)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}

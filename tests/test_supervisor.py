@@ -91,9 +91,9 @@ def check(supervisor: Supervisor, name: str, alone: tuple) -> None:
 
 
 def test_nothing_dies(supervisor, clip, alone):
-    supervisor.open("a", clip, {}, False)
+    supervisor.open("a", clip, {}, {})
     check(supervisor, "a", alone)
-    supervisor.open("a", clip, {}, False)
+    supervisor.open("a", clip, {}, {})
     assert wait(supervisor, "a") == WINDOWS, "it is done already"
     assert supervisor._parts.calls["mind", "open"] == 1
 
@@ -112,14 +112,14 @@ def test_a_part_dies_as_it_is_called(supervisor, clip, alone, role, method):
                 parts.kill(role)
 
     parts.before = before
-    supervisor.open("a", clip, {}, False)
+    supervisor.open("a", clip, {}, {})
     check(supervisor, "a", alone)
     check(supervisor, "a", alone)
     assert len(left) < 2, "it never died"
 
 
 def test_an_answer_that_nobody_fetches_is_let_go(supervisor, clip, monkeypatch):
-    supervisor.open("a", clip, {}, False)
+    supervisor.open("a", clip, {}, {})
     wait(supervisor, "a")
     supervisor.begin("left", "a", QUESTION, None, None, 0.0)
     assert supervisor.next("left") is not None
@@ -130,7 +130,7 @@ def test_an_answer_that_nobody_fetches_is_let_go(supervisor, clip, monkeypatch):
 
 
 def test_rules_are_judged_whoever_dies(supervisor, clip):
-    supervisor.open("a", None, {}, False)
+    supervisor.open("a", None, {}, {})
     rule = supervisor.rule("a", "add", "tell me when a red circle appears")
     parts, left = supervisor._parts, [2]
 
@@ -141,13 +141,13 @@ def test_rules_are_judged_whoever_dies(supervisor, clip):
                 parts.kill("mind")
 
     parts.before = before
-    supervisor.open("a", clip, {}, False)
+    supervisor.open("a", clip, {}, {})
     assert wait(supervisor, "a") == WINDOWS and left[0] < 0
     assert [r.name for r in supervisor.rule("a", "list")] == [rule.name]
     parts.before = lambda *_: None
-    supervisor.open("unkilled", None, {}, False)
+    supervisor.open("unkilled", None, {}, {})
     supervisor.rule("unkilled", "add", "tell me when a red circle appears")
-    supervisor.open("unkilled", clip, {}, False)
+    supervisor.open("unkilled", clip, {}, {})
     wait(supervisor, "unkilled")
     assert supervisor.events("a", None) == supervisor.events("unkilled", None), "each event once, and none lost"
     with pytest.raises(SessionError, match="no action"):
@@ -155,8 +155,8 @@ def test_rules_are_judged_whoever_dies(supervisor, clip):
 
 
 def test_parts_die_at_any_time_and_another_session_goes_on(supervisor, clip, alone):
-    supervisor.open("a", clip, {}, False)
-    supervisor.open("b", clip, {}, False)
+    supervisor.open("a", clip, {}, {})
+    supervisor.open("b", clip, {}, {})
     ended = threading.Event()
 
     def kill() -> None:
@@ -173,7 +173,7 @@ def test_parts_die_at_any_time_and_another_session_goes_on(supervisor, clip, alo
 
 
 def test_another_supervisor_takes_over(supervisor, bundle, clip, alone):
-    supervisor.open("a", clip, {}, False)
+    supervisor.open("a", clip, {}, {})
     while supervisor.watched("a")[0] < 3:
         pass
     folder = Path(supervisor.list()[0]["log"]).parent
@@ -198,7 +198,7 @@ def test_media_that_is_gone_when_a_supervisor_takes_over(supervisor, bundle, cli
             feeder.stop()  # after the windows in its hands
 
     supervisor._parts.before = before
-    supervisor.open("a", str(moved), {}, False)
+    supervisor.open("a", str(moved), {}, {})
     assert 2 <= wait(supervisor, "a") < WINDOWS
     folder = Path(supervisor.list()[0]["log"]).parent
     moved.unlink()
@@ -210,16 +210,16 @@ def test_media_that_is_gone_when_a_supervisor_takes_over(supervisor, bundle, cli
         assert "moved.mp4" in row["error"] and row["windows"] >= 2
         assert ask(successor, "a").windows_seen == row["windows"]  # what was seen can be asked about
         shutil.copy(clip, moved)
-        successor.open("a", str(moved), {}, False)
+        successor.open("a", str(moved), {}, {})
         check(successor, "a", alone)
     finally:
         successor.close("a")
 
 
 def test_a_log_of_another_bundle_is_refused(supervisor, bundle, clip, tmp_path):
-    supervisor.open("a", clip, {}, False)
+    supervisor.open("a", clip, {}, {})
     wait(supervisor, "a")
     supervisor.close("a")
     other = random_bundle(tmp_path, name="other", seed=1)
     with pytest.raises(LogError, match="another bundle"):
-        Supervisor(str(other), str(tmp_path / "logs"), LocalParts).open("a", clip, {}, False)
+        Supervisor(str(other), str(tmp_path / "logs"), LocalParts).open("a", clip, {}, {})

@@ -1,0 +1,292 @@
+"""The two ways to run, with one face: `LocalHost` keeps sessions in this process, `ActorHost` on Ray.
+
+Everything here blocks: call it through `workers`. Sessions have names; their logs lie in a folder, where a restarted
+gateway finds them. `Asking` is an answer on its way: iterate it in one thread, `cancel` it from any.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from anymodal.agent import load
+from anymodal.config import BundleSpec
+from anymodal.errors import AnymodalError, SessionError
+from anymodal.language.tokenizer import TextTokenizer
+from anymodal.session.log import RuleEvent
+from anymodal.session.news import Seen
+from anymodal.session.recall import Hit
+from anymodal.session.rules import Rule
+from anymodal.types import Answer, Delta, Packet
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+SUFFIX = ".session"  # of logs
+
+
+class Asking(Protocol):
+    def __iter__(self) -> Iterator[Delta | Answer]: ...
+
+    def __next__(self) -> Delta | Answer: ...
+
+    def cancel(self) -> None:
+        """It then ends, without an Answer, at the latest after the token that is being made."""
+
+
+class RuleBook(Protocol):
+    """As `anymodal.session.rules.Rules`."""
+
+    def add(self, text: str) -> Rule: ...
+
+    def list(self) -> tuple[Rule, ...]: ...
+
+    def pause(self, name: str) -> None: ...
+
+    def resume(self, name: str) -> None: ...
+
+    def remove(self, name: str) -> None: ...
+
+
+class HostSession(Protocol):
+    """A session that is open. As `anymodal.session.Session`, whose errors its methods raise."""
+
+    name: str
+    rules: RuleBook
+
+    @property
+    def windows(self) -> int:
+        """How many have been seen."""
+
+    def feed(self, media: str, sidecars: Mapping[str, str]) -> None:
+        """Show a file, behind what was seen before."""
+
+    def wait(self) -> None:
+        """Until all that is fed has been seen. Raises what ended it early."""
+
+    def push(self, packets: Sequence[Packet]) -> list[AnymodalError]:
+        """Take packets in order; what was wrong with some of them."""
+
+    def flush(self) -> None:
+        """Nothing more comes for now: all that was pushed is seen, a window cut short too."""
+
+    def stream(self, question: str, *, at_s: float | None = None, dialogue: str | None = None,
+               wait_s: float = 0.0) -> Asking: ...
+
+    def tell(self, question: str, answer: str, *, dialogue: str) -> None:
+        """What was asked and answered elsewhere: later questions of the dialogue may refer to it."""
+
+    def search(self, query: str) -> list[Hit]: ...
+
+    def events(self, *, before_s: float | None = None) -> list[RuleEvent]: ...
+
+    def seen(self, after: int = -1, *, wait_s: float = 0.0) -> list[Seen]:
+        """Windows behind number `after`, a few dozen at once; waits a while for the first."""
+
+    def close(self) -> None:
+        """End it; the log stays. What was pushed and not seen is lost: `flush` first."""
+
+    def forget(self) -> None:
+        """End it, and delete its log."""
+
+
+class Host(Protocol):
+    """Where sessions are. `name`: of the model, as clients call it."""
+
+    name: str
+    spec: BundleSpec
+    tokenizer: TextTokenizer
+
+    def ready(self) -> dict[str, int]:
+        """Process ids by role, once all parts work. Raises what keeps them from it."""
+
+    def open(self, name: str, *, streams: Mapping[str, str] | None = None, live: bool = True,
+             idle_timeout_s: float | None = None) -> HostSession:
+        """Begin a session, or go on with the one of this name: its streams have to be given again.
+
+        streams: name -> modality of what will be pushed; None is one of each modality. live: what comes faster than it
+        is seen is shed. idle_timeout_s: a stream silent for so long is not waited for; None waits.
+        """
+
+    def known(self, name: str) -> bool:
+        """Is there a session, or its log?"""
+
+    def names(self) -> list[str]:
+        """Of all sessions and logs."""
+
+    def close(self) -> None:
+        """Sessions end; their logs stay."""
+
+
+def check_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise SessionError(f"{name!r:.120} is no name for a session", fix="letters, digits, - and _")
+    return name
+
+
+# -- in this process ---------------------------------------------------------------------------------------------
+
+
+class LocalHost:
+    def __init__(self, bundle: str | Path = "tiny", *, folder: Path, threads: int | None = None) -> None:
+        self._agent = load(bundle, threads=threads)
+        self.spec, self.tokenizer = self._agent.spec, self._agent.bundle.tokenizer
+        self.name = self.spec.name
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._open: dict[str, LocalSession] = {}
+        self._lock = threading.Lock()
+
+    def ready(self) -> dict[str, int]:
+        self._agent.bundle.perception, self._agent.bundle.mind  # noqa: B018  (loaded now, not at the first question)
+        return {"gateway": os.getpid()}
+
+    def open(self, name: str, *, streams: Mapping[str, str] | None = None, live: bool = True,
+             idle_timeout_s: float | None = None) -> LocalSession:
+        path = self._path(name)
+        options = {"streams": streams, "live": live,
+                   "idle_timeout_s": float("inf") if idle_timeout_s is None else idle_timeout_s}
+        with self._lock:
+            if name not in self._open:
+                session = (self._agent.reopen(path, **options) if path.exists()
+                           else self._agent.open(log=path, **options))
+                self._open[name] = LocalSession(self, name, session, path)
+            return self._open[name]
+
+    def known(self, name: str) -> bool:
+        return name in self._open or self._path(name).exists()
+
+    def names(self) -> list[str]:
+        return sorted({*self._open, *(path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}"))})
+
+    def close(self) -> None:
+        for session in list(self._open.values()):
+            session.close()
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{check_name(name)}{SUFFIX}"
+
+
+class LocalSession:
+    """See HostSession."""
+
+    def __init__(self, host: LocalHost, name: str, session: Any, path: Path) -> None:
+        self.name, self.rules = name, session.rules
+        self._host, self._session, self._path = host, session, path
+        self.flush, self.wait = session.flush, session.wait
+        self.stream, self.search, self.events = session.stream, session.search, session.events
+        self.tell, self.seen = session.tell, session.seen
+
+    @property
+    def windows(self) -> int:
+        return self._session.windows
+
+    def feed(self, media: str, sidecars: Mapping[str, str]) -> None:
+        self._session.feed(media, sidecars=sidecars)
+
+    def push(self, packets: Sequence[Packet]) -> list[AnymodalError]:
+        wrong = []
+        for packet in packets:
+            try:
+                self._session.push(packet)
+            except AnymodalError as error:
+                wrong.append(error)
+        return wrong
+
+    def close(self) -> None:
+        with self._host._lock:
+            self._host._open.pop(self.name, None)
+        self._session.close()
+
+    def forget(self) -> None:
+        from anymodal.session.sqlite_log import forget
+
+        self.close()
+        forget(self._path)
+
+
+# -- on Ray ------------------------------------------------------------------------------------------------------
+
+
+class ActorHost:
+    """Through `actors.sessions.Sessions`: the supervisor of a running Ray, or of one that is started here."""
+
+    def __init__(self, bundle: str | Path = "tiny", address: str | None = None, *, folder: Path) -> None:
+        from actors.sessions import Sessions
+        from anymodal.config import load_spec
+
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        spec, path = load_spec(bundle)
+        self.tokenizer = TextTokenizer(path.parent / (spec.weights or spec.name) / "tokenizer.json")
+        self._sessions = Sessions(bundle, address, folder=folder)
+        self.spec, self.name = spec, spec.name
+
+    def ready(self) -> dict[str, int]:
+        return self._sessions.ready()
+
+    def open(self, name: str, *, streams: Mapping[str, str] | None = None, live: bool = True,
+             idle_timeout_s: float | None = None) -> ActorHostSession:
+        self._sessions.open(check_name(name), live=live, streams=streams, idle_timeout_s=idle_timeout_s)
+        return ActorHostSession(self._sessions, name)
+
+    def known(self, name: str) -> bool:
+        return check_name(name) in self.names()
+
+    def names(self) -> list[str]:
+        return self._sessions.call("names")
+
+    def close(self) -> None:
+        """Leave the cluster. On a Ray of its own that ends all; elsewhere sessions go on."""
+        self._sessions.close()
+
+
+class ActorHostSession:
+    """See HostSession."""
+
+    def __init__(self, sessions: Any, name: str) -> None:
+        self.name = name
+        self._sessions, self._remote = sessions, sessions.session(name)
+        self.rules = _ActorRules(self._remote)
+        self.push, self.flush, self.wait = self._remote.push, self._remote.flush, self._remote.wait
+        self.stream, self.search, self.events = self._remote.stream, self._remote.search, self._remote.events
+
+    @property
+    def windows(self) -> int:
+        return self._remote.windows
+
+    def feed(self, media: str, sidecars: Mapping[str, str]) -> None:
+        self._sessions.open(self.name, media, sidecars=sidecars)
+
+    def tell(self, question: str, answer: str, *, dialogue: str) -> None:
+        self._sessions.call_once("tell", self.name, question, answer, dialogue)
+
+    def seen(self, after: int = -1, *, wait_s: float = 0.0) -> list[Seen]:
+        return self._sessions.call("seen", self.name, after, wait_s)
+
+    def close(self) -> None:
+        self._sessions.call("close", self.name)
+
+    def forget(self) -> None:
+        self._sessions.call("forget", self.name)
+
+
+class _ActorRules:
+    def __init__(self, remote: Any) -> None:
+        self._rule = remote.rule
+
+    def add(self, text: str) -> Rule:
+        return self._rule("add", text)
+
+    def list(self) -> tuple[Rule, ...]:
+        return self._rule("list")
+
+    def pause(self, name: str) -> None:
+        self._rule("pause", name)
+
+    def resume(self, name: str) -> None:
+        self._rule("resume", name)
+
+    def remove(self, name: str) -> None:
+        self._rule("remove", name)
