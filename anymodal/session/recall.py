@@ -52,6 +52,16 @@ class Hit:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the joint space finds in a window: the likeliest phrase of a stream."""
+
+    modality: str
+    stream: str
+    text: str
+    score: float
+
+
 class Recall:
     """An index over a session's log, brought up to date when it is asked. Calls must not overlap."""
 
@@ -107,6 +117,18 @@ class Recall:
                 start, end = round(hit.start_s / hop_s), round(hit.end_s / hop_s)
                 wanted += [*range(start, min(end, start + 2)), end - 1]
         return [k for k in dict.fromkeys(wanted) if first <= k < before and k not in known][:most]
+
+    def says(self, window: int) -> list[Said]:
+        """What each stream of a window shows, where a phrase is likely enough to be found."""
+        if self._spec is None:
+            return []
+        self.update()
+        best: dict[tuple[str, str], tuple[float, int]] = {}
+        for (modality, stream, number), (windows, chances) in self._found.items():
+            at = bisect_left(windows, window)
+            if at < len(windows) and windows[at] == window and chances[at] >= self._spec.at_least:
+                best[modality, stream] = max(best.get((modality, stream), (0.0, -1)), (chances[at], number))
+        return [Said(m, s, self._phrases[m][number], round(score, 4)) for (m, s), (score, number) in sorted(best.items())]
 
     def update(self, most: int | None = None) -> None:
         """Index what the log holds and was not indexed yet, at most so many windows of it."""

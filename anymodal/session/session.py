@@ -27,6 +27,7 @@ from anymodal.session.asking import Asking
 from anymodal.session.feeder import Arrived, Feeder, Inbox, in_batches
 from anymodal.session.intake import Intake, session_streams
 from anymodal.session.log import Feed, RuleEvent, SessionLog, Turn
+from anymodal.session.news import News, Seen
 from anymodal.session.recall import AT_ONCE, Hit, Recall
 from anymodal.session.rules import Rules, events
 from anymodal.session.turns import Turns
@@ -67,7 +68,7 @@ class Session:
         self._recall = Recall(bundle.spec.search, session_log, lambda phrases: bundle.joint_text(phrases))
         self._most_recalled = bundle.spec.memory.recalled_tokens // LABEL_TOKENS
         self._judged = session_log.last_window() < 0  # a window may have been stored, and its rules not judged
-        self._news = threading.Condition()
+        self._news, self._told = threading.Condition(), News()
         self._state: MindState | None = None
         self._feeder: Feeder | None = None
         self._inbox: Inbox | None = None
@@ -153,6 +154,16 @@ class Session:
                                    fix="close the session, look at the source, and reopen it")
         self._raise_fault()
 
+    def seen(self, after: int = -1, *, wait_s: float = 0.0) -> list[Seen]:
+        """What the windows after number `after` were, oldest first, a few dozen at once; waits for one to come."""
+        self._check_open()
+        if self.log.last_window() <= after:
+            with self._news:
+                self._news.wait_for(lambda: self._closed or self._told.last > after, wait_s)
+        with self._turns:
+            self._check_open()
+            return [replace(s, says=tuple(self._recall.says(s.window))) for s in self._told.since(self.log, after)]
+
     # -- asking -------------------------------------------------------------------------------------------------
 
     def ask(self, question: str, *, at_s: float | None = None, dialogue: str | None = None,
@@ -218,6 +229,12 @@ class Session:
         """What standing rules have seen begin, in order; `before_s`: as of then."""
         self._check_open()
         return list(events(self.log, before_s=before_s))
+
+    def tell(self, question: str, answer: str, *, dialogue: str) -> None:
+        """Note what was asked and answered elsewhere: later questions of the dialogue may refer to it."""
+        with self._turns:
+            self._check_open()
+            self.log.append(Turn(self.log.last_window(), self.end_s, question, answer, dialogue=dialogue))
 
     def _earlier(self, dialogue: str | None, as_of_s: float) -> list[Turn]:
         if not dialogue:
@@ -294,26 +311,28 @@ class Session:
         """Encode windows, store them, and let the mind see them."""
         self._arrived_s = max(self._arrived_s, batch[-1][0].t1_s)
         percepts = self._perceive.encode([(self.id, window) for window, _ in batch])
-        for percept, (_, gap) in zip(percepts, batch, strict=True):
+        for percept, (window, gap) in zip(percepts, batch, strict=True):
             with self._turns:
                 self._check_open()
-                self._judge()
-                if self.log.append_window(replace(percept, gap=gap if percept.tokens else gap or "no signal")):
+                began = self._judge()
+                percept = replace(percept, gap=gap if percept.tokens else gap or "no signal")
+                if self.log.append_window(percept):
                     self._judged = False
-                    self._judge()
+                    began += self._judge()
+                    self._told.put(Seen.of(percept, window, percept.gap, began))
             with self._news:
                 self._news.notify_all()
 
-    def _judge(self) -> None:
-        """See and judge the last window, unless that was done: it may have been broken off."""
+    def _judge(self) -> list[RuleEvent]:
+        """See and judge the last window, unless that was done: it may have been broken off. What has begun with it."""
         state, last = self._catch_up(), self.log.last_window()
         if self._judged or last < 0:
-            return
-        if len(self.rules):
-            self.rules.watch(self._mind, state, next(self.log.windows(last, last)))
+            return []
+        began = self.rules.watch(self._mind, state, next(self.log.windows(last, last))) if len(self.rules) else []
         if state.memory.in_effect_s:  # something was merged: from now on questions may look for it
             self._recall.update(AT_ONCE)
         self._judged = True
+        return began
 
     def _feed_of(self, media: str | Path | None, sidecars: Mapping[str, str | Path]) -> tuple[Feed, bool]:
         """What the log says of feeding this media and True, or a new feed, behind all windows, and False."""
