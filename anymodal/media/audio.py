@@ -109,7 +109,7 @@ class AudioReader:
 
         def chunks(source_hz: int, at: int, tolerance: int) -> Iterator[np.ndarray]:
             nonlocal position
-            to_mono = _ToMono()
+            to_mono = ToMono()
             while (frame := pending.pop() if pending else next(self._frames, None)) is not None:
                 if frame.sample_rate != source_hz:
                     pending.append(frame)
@@ -177,7 +177,7 @@ class AudioReader:
             self._open()
 
 
-class _ToMono:
+class ToMono:
     """Any sample format and layout -> float32 (T,), the mean of the channels."""
 
     def __init__(self) -> None:
@@ -215,7 +215,7 @@ class _GridResampler:
         index = self._block * self._step
         first, end = self.index, self._position
         for chunk in _with_lead(self._lead, chunks):
-            out = _pull(resampler, _mono_frame(chunk, self._source_hz))
+            out = pull(resampler, mono_frame(chunk, self._source_hz))
             end += len(chunk)
             low = max(first - index, 0)
             index += len(out)
@@ -223,7 +223,7 @@ class _GridResampler:
                 yield out[low:]
         stop = -(-(end - self._lead) * self._rate_hz // self._source_hz)
         rest = np.zeros(max(stop - index, 0), np.float32)
-        tail = _pull(resampler, None)[: len(rest)]
+        tail = pull(resampler, None)[: len(rest)]
         rest[: len(tail)] = tail
         low = max(first - index, 0)
         if len(rest) > low:
@@ -242,13 +242,15 @@ def _silence(count: int) -> Iterator[np.ndarray]:
         yield np.zeros(min(65536, count - at), np.float32)
 
 
-def _mono_frame(samples: np.ndarray, source_hz: int) -> Any:
+def mono_frame(samples: np.ndarray, source_hz: int) -> Any:
+    """Float32 (T,) as a frame for a resampler."""
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="flt", layout="mono")
     frame.sample_rate = source_hz
     return frame
 
 
-def _pull(resampler: Any, frame: Any) -> np.ndarray:
+def pull(resampler: Any, frame: Any) -> np.ndarray:
+    """What a resampler has ready after a frame; None as a frame is the end."""
     parts = [f.to_ndarray()[0] for f in resampler.resample(frame)]
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 

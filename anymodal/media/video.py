@@ -32,7 +32,7 @@ class VideoReader:
         self.warnings: list[str] = []
         self.size_px = size_px
         self._number = stream_number
-        self._scaler = _scaler()
+        self._scaler = new_scaler()
         self._damaged = False
         self._is_needed: Callable[[Fraction, Fraction], bool] | None = None  # of a frame shown in [pts, until)
         self._container: Any = None
@@ -127,10 +127,7 @@ class VideoReader:
 
     def convert(self, frame: Any) -> np.ndarray:
         """Scale to the square, turn upright, RGB uint8."""
-        size_px = self.size_px
-        width, height = (size_px, size_px) if size_px else (frame.width, frame.height)
-        scaled = self._scaler.reformat(frame, width, height, "rgb24", interpolation=_BILINEAR, threads=1)
-        return upright(scaled.to_ndarray(), display_matrix(frame))
+        return to_rgb(self._scaler, frame, self.size_px)
 
     # -- decoding ---------------------------------------------------------------------------------------------
 
@@ -259,10 +256,18 @@ class VideoReader:
         return 1 / Fraction(rate_hz)
 
 
-def _scaler() -> Any:
+def new_scaler() -> Any:
+    """What `to_rgb` keeps from frame to frame."""
     from av.video.reformatter import VideoReformatter
 
     return VideoReformatter()
+
+
+def to_rgb(scaler: Any, frame: Any, size_px: int | None) -> np.ndarray:
+    """A decoded frame -> (H, W, 3) RGB uint8, upright, stretched to the square if there is one."""
+    width, height = (size_px, size_px) if size_px else (frame.width, frame.height)
+    scaled = scaler.reformat(frame, width, height, "rgb24", interpolation=_BILINEAR, threads=1)
+    return upright(scaled.to_ndarray(), display_matrix(frame))
 
 
 _BILINEAR = av.video.reformatter.Interpolation.BILINEAR
