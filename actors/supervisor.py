@@ -21,6 +21,7 @@ from actors.session_parts import RETRY_EVERY_S, Parts
 from anymodal.errors import AnymodalError, RuntimeFault, SessionError
 from anymodal.session.local import Session, SqliteLog
 from anymodal.session.log import Feed, LogInfo
+from anymodal.session.news import token_counts
 from anymodal.session.sqlite_log import forget
 from anymodal.types import Answer, Delta, Packet
 
@@ -293,6 +294,9 @@ class Supervisor:
 
     def seen(self, name: str, after: int, wait_s: float) -> list[Any]:
         return self._find(name).seen(after, wait_s=min(wait_s, POLL_S))
+
+    def tokens(self, name: str) -> dict[str, int]:
+        return token_counts(self._find(name).log)
 
     def rule(self, name: str, action: str, *given: str) -> Any:
         """One of RULE_ACTIONS on a session's standing rules."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 import anymodal
-from actors.gateway import chat, files, health
+from actors.gateway import chat, clips, files, health
 from actors.gateway.context import Gateway
 from actors.gateway.faults import Fault, as_answer
 from actors.gateway.guard import Guard
@@ -33,6 +32,8 @@ def make_app(host: Host, settings: Settings) -> FastAPI:
     gateway = Gateway(host, settings)
     app = FastAPI(title="anymodal", version=anymodal.__version__, lifespan=_lifespan, docs_url=None, redoc_url=None)
     app.state.gateway = gateway
+    described = app.openapi
+    app.openapi = lambda: chat.add_shapes(described())
     for part in (chat, files, health):
         app.include_router(part.router)
     if importlib.util.find_spec("actors.gateway.realtime"):
@@ -53,6 +54,7 @@ def make_app(host: Host, settings: Settings) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
     tasks = [asyncio.create_task(health.watch(gateway)), asyncio.create_task(files.tidy(gateway))]
+    await gateway.asks.run(clips.forget_left, gateway.host, gateway.settings.state)
     for begin in gateway.on_start:
         await begin()
     try:
@@ -98,7 +100,3 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
         error = Fault(400, "invalid_value", f"{where}: {first['msg']}", param=where or None)
     fault = as_answer(error)
     return JSONResponse(fault.body, fault.status, fault.headers)
-
-
-def now_s() -> int:
-    return int(time.time())

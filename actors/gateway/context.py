@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -42,6 +43,7 @@ class Gateway:
         self.waits = Workers(settings.most_sessions + 4, "wait")
         self.draining = asyncio.Event()
         self.parts = Parts()
+        self.began_s = int(time.time())
         for name, workers in (("push", self.pushes), ("ask", self.asks), ("wait", self.waits)):
             self.metrics.watch_queue(name, lambda workers=workers: workers.queued)
         self.metrics.watch_queue("answer", lambda: self.answering.queued)

@@ -18,7 +18,7 @@ from anymodal.config import BundleSpec
 from anymodal.errors import AnymodalError, SessionError
 from anymodal.language.tokenizer import TextTokenizer
 from anymodal.session.log import RuleEvent
-from anymodal.session.news import Seen
+from anymodal.session.news import Seen, token_counts
 from anymodal.session.recall import Hit
 from anymodal.session.rules import Rule
 from anymodal.types import Answer, Delta, Packet
@@ -77,6 +77,9 @@ class HostSession(Protocol):
 
     def tell(self, question: str, answer: str, *, dialogue: str) -> None:
         """What was asked and answered elsewhere: later questions of the dialogue may refer to it."""
+
+    def tokens(self) -> dict[str, int]:
+        """How many tokens of each modality all windows have."""
 
     def search(self, query: str) -> list[Hit]: ...
 
@@ -195,6 +198,9 @@ class LocalSession:
                 wrong.append(error)
         return wrong
 
+    def tokens(self) -> dict[str, int]:
+        return token_counts(self._session.log)
+
     def close(self) -> None:
         with self._host._lock:
             self._host._open.pop(self.name, None)
@@ -264,6 +270,9 @@ class ActorHostSession:
 
     def seen(self, after: int = -1, *, wait_s: float = 0.0) -> list[Seen]:
         return self._sessions.call("seen", self.name, after, wait_s)
+
+    def tokens(self) -> dict[str, int]:
+        return self._sessions.call("tokens", self.name)
 
     def close(self) -> None:
         self._sessions.call("close", self.name)

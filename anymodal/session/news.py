@@ -68,3 +68,12 @@ class News:
         if len(told) <= last - first:  # some are only in the log
             told = {percept.index: Seen.of(percept) for percept in log.windows(first, last)} | told
         return [told[window] for window in sorted(told)]
+
+
+def token_counts(log: SessionLog) -> dict[str, int]:
+    """How many tokens of each modality a log's windows have."""
+    counts: Counter[str] = Counter()
+    for percept in log.windows(log.first_window()):
+        for each in percept.tokens:
+            counts[each.modality] += len(each.embeds)
+    return dict(counts)
