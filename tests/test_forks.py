@@ -60,6 +60,41 @@ def test_forks_equal_plain_attention(family):
         forks.step(tokens)
 
 
+ROWS = [[7, 3, 9, 9, 20, 21, 5], [7, 3, 9, 9, 20, 8, 20, 21, 22, 5], [7, 3, 40, 5], [7, 3, 9, 9, 20, 21, 5], [7, 3, 9],
+        [50], [60, 61, 62, 63, 9, 20, 21, 5]]  # with beginnings shared, a row twice, one within another, one apart
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_forks_equal_plain_attention(family):
+    model = FAMILIES[family]().eval()
+    embed, prefix = model.get_input_embeddings(), torch.randn(40, 32)
+    trunk = Trunk(model, capacity=16)
+    trunk.extend(prefix)
+    packed, kept = Forks.packed(trunk, ROWS), Forks.packed(trunk, ROWS, room=1)
+    assert len(packed._tree.ids) == 23 < sum(map(len, ROWS)) == 40
+    kept.keep([2, 0, 5])
+    model.set_attn_implementation("eager")
+    heard = [torch.cat([prefix, embed(torch.tensor(row))]) for row in ROWS]
+    for step in range(3):
+        for row, embeds in enumerate(heard):
+            assert torch.allclose(packed.logits[row], plain(model, embeds), atol=1e-5), (family, row, step)
+        assert torch.allclose(kept.logits, packed.logits[[2, 0, 5]], atol=1e-5)
+        tokens = packed.logits.argmax(-1)
+        heard = [torch.cat([h, embed(t)[None]]) for h, t in zip(heard, tokens)]
+        packed.step(tokens)
+        kept.step(tokens[[2, 0, 5]])
+
+
+@pytest.mark.parametrize("seen", [0, 20])
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:1], ROWS[5:6]])
+def test_packed_forks_of_a_short_prefix_and_of_one_row(seen, rows):
+    model, prefix = FAMILIES["llama"]().eval(), torch.randn(seen, 32)
+    trunk, embed = Trunk(model, capacity=16), model.get_input_embeddings()
+    trunk.extend(prefix)
+    for row, logits in zip(rows, Forks.packed(trunk, rows).logits, strict=True):
+        assert torch.allclose(logits, plain(model, torch.cat([prefix, embed(torch.tensor(row))])), atol=1e-5)
+
+
 def test_a_fork_sees_the_prefix_as_it_was_and_may_go_on_alone():
     model = FAMILIES["llama"]().eval()
     prefix, more, suffixes = torch.randn(20, 32), torch.randn(9, 32), [torch.randn(n, 32) for n in (4, 2, 6)]

@@ -2,16 +2,18 @@
 
 Attention of a token over [prefix | its fork's tail] is computed in two parts, one over the prefix for the tokens of all
 forks together, one over the tails, and merged by their log-sum-exps, which is exact. So N forks read the prefix once
-and hold it once, as in Hydragen (Juravsky et al. 2024, arXiv 2402.05099).
+and hold it once, as in Hydragen (Juravsky et al. 2024, arXiv 2402.05099). Suffixes given as ids may be packed into a
+`Tree`: then beginnings that they share are computed once, too.
 
     trunk = Trunk(model, capacity=2048)
     trunk.extend(embeds)                          append to the prefix
     forks = Forks(trunk, [suffix, suffix, ...])   one continuation each, of any lengths; `logits` of what comes next
+    Forks.packed(trunk, [ids, ids, ...])          the same, sharing what the ids begin with
     forks.step(ids)                               one more token for each
     forks.keep(rows)                              go on with some of them
 
 A trunk may be extended while forks of it are alive: they see the first `length` positions that they were forked from.
-Shapes: N forks, L new tokens, T tail, P prefix, H heads, K key-value heads, D head width, W width, V vocabulary.
+Shapes: N forks, L new tokens, T tail, P prefix, H heads, K key-value heads, D head width, W width, V vocabulary, S nodes.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, Cache
 
 from anymodal.language.capability import Capability
+from anymodal.language.tree import Tree
 
 NAME = "anymodal_forks"
 CHUNK = 256  # tokens that enter a trunk at a time
@@ -42,27 +45,82 @@ class _Pass:
     length: int  # of the prefix
     start: int  # where in the tails the new tokens begin
     pads: Tensor | None  # (N,): how many tokens at a tail's start are padding; None: none
+    tree: Tree | None = None  # the new tokens are its nodes, in one row
+
+    def places(self, rows: int, new: int, device: torch.device) -> Tensor:
+        """How far behind the prefix the new tokens are, (N, L); less than 0: padding."""
+        if self.tree is not None:
+            return self.tree.depths[None]
+        at = torch.arange(self.start, self.start + new, device=device).expand(rows, new)
+        return at if self.pads is None else at - self.pads[:, None]
 
 
 def forked_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
                      scaling: float, forks: _Pass | None = None, sliding_window: int | None = None,
                      softcap: float | None = None, **_: object) -> tuple[Tensor, None]:
     """query (N, H, L, D), key and value (N, K, T, D) of the tails -> (N, L, H, D), in the interface of transformers."""
-    rows, heads, new, width = query.shape
-    tail = _tail_mask(forks, new, key.shape[2], sliding_window, query.device)
-    out, lse = _attend(query, key, value, tail, scaling, softcap)
+    if forks.tree is not None:
+        out, lse = _attend_ancestors(query, key, value, forks.tree, scaling, sliding_window, softcap)
+    else:
+        tail = _tail_mask(forks, query.shape[2], key.shape[2], sliding_window, query.device)
+        out, lse = _attend(query, key, value, tail, scaling, softcap)
     if forks.length:
-        keys, values = forks.trunk.layer(module.layer_idx, forks.length)
-        mask = None
-        if sliding_window is not None and forks.start + new + forks.length > sliding_window:
-            keys, values, mask = _in_reach(keys, values, forks, new, rows, sliding_window)
-        folded = query.transpose(0, 1).reshape(1, heads, rows * new, width)
-        far, far_lse = _attend(folded, keys, values, mask, scaling, softcap)
-        far = far.view(heads, rows, new, width).transpose(0, 1)
-        far_lse = far_lse.reshape(heads, rows, new).transpose(0, 1)
+        far, far_lse = _attend_prefix(module, query, forks, scaling, sliding_window, softcap)
         share = torch.sigmoid(far_lse - lse)[..., None].to(out.dtype)
         out = out + share * (far - out)
     return out.transpose(1, 2), None
+
+
+def _attend_prefix(module: nn.Module, query: Tensor, forks: _Pass, scaling: float, window: int | None,
+                   softcap: float | None) -> tuple[Tensor, Tensor]:
+    """All new tokens over the prefix that their forks share."""
+    rows, heads, new, width = query.shape
+    keys, values = forks.trunk.layer(module.layer_idx, forks.length)
+    folded = query.transpose(0, 1).reshape(1, heads, rows * new, width)
+    places = forks.places(rows, new, query.device).reshape(-1)
+    only, spread = _different(module, forks.tree)
+    if only is not None:
+        folded, places = folded[:, :, only], places[only]
+    mask = None
+    if window is not None and forks.length + int(places.max()) >= window:
+        keys, values = (x[:, :, -min(window, forks.length) :] for x in (keys, values))
+        oldest = keys.shape[2] + places[:, None] - window  # sees keys from beyond here
+        mask = (torch.arange(keys.shape[2], device=keys.device) > oldest)[None, None]
+    out, lse = _attend(folded, keys, values, mask, scaling, softcap)
+    if spread is not None:
+        out, lse = out[:, :, spread], lse[:, :, spread]
+    return out.view(heads, rows, new, width).transpose(0, 1), lse.reshape(heads, rows, new).transpose(0, 1)
+
+
+def _different(module: nn.Module, tree: Tree | None) -> tuple[Tensor | None, Tensor | None]:
+    """Which nodes' queries over the prefix need to be computed, and which of these stands for each node; None: all.
+
+    In the first layer queries differ only by token and depth; in the last one only the leaves' are of use.
+    """
+    if tree is None:
+        return None, None
+    if module.layer_idx == 0:
+        return tree.examples, tree.kinds
+    if module.layer_idx == module.config.num_hidden_layers - 1:
+        spread = torch.zeros_like(tree.ids)
+        spread[tree.leaves] = torch.arange(len(tree.leaves), device=spread.device)
+        return tree.leaves, spread
+    return None, None
+
+
+def _attend_ancestors(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scaling: float, window: int | None,
+                      softcap: float | None) -> tuple[Tensor, Tensor]:
+    """Each node (1, H, S, D) over itself and its ancestors: row by row of the tree, of which each node is taken once."""
+    rows, longest = tree.paths.shape
+    flat = tree.paths.reshape(-1)
+    query, key, value = (x[0][:, flat].unflatten(1, (rows, longest)).transpose(0, 1) for x in (query, key, value))
+    mask: Tensor | str = "causal"
+    if window is not None and longest > window:
+        mask = _causal(0, longest, longest, query.device)
+        mask = (mask & ~_causal(-window, longest, longest, query.device))[None, None]
+    out, lse = _attend(query, key, value, mask, scaling, softcap)
+    out = out.transpose(0, 1).flatten(1, 2)[:, tree.first]  # (H, S, D)
+    return out[None], lse.transpose(0, 1).flatten(1, 2)[None, :, tree.first]
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | str | None, scale: float,
@@ -113,19 +171,6 @@ def _tail_mask(forks: _Pass, new: int, total: int, window: int | None, device: t
 
 def _causal(start: int, new: int, total: int, device: torch.device) -> Tensor:
     return torch.ones(new, total, dtype=torch.bool, device=device).tril_(start)
-
-
-def _in_reach(keys: Tensor, values: Tensor, forks: _Pass, new: int, rows: int,
-              window: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The prefix's last keys, which a sliding layer may see, and which new token sees which (1, 1, N * L, P)."""
-    reach = min(window, forks.length)
-    keys, values = keys[:, :, -reach:], values[:, :, -reach:]
-    device = keys.device
-    at = forks.start + torch.arange(new, device=device).expand(rows, new)
-    if forks.pads is not None:
-        at = at - forks.pads[:, None]
-    oldest = reach + at.reshape(-1, 1) - window  # sees keys from beyond here
-    return keys, values, (torch.arange(reach, device=device) > oldest)[None, None]
 
 
 AttentionInterface.register(NAME, forked_attention)
@@ -234,7 +279,7 @@ class Trunk:
         for piece in embeds.split(CHUNK):
             store = self._store
             store.begin = store.length
-            _forward(self.model, piece[None], store, _Pass(self, store.length, 0, None), head=False)
+            _forward(self.model, piece[None], store, _Pass(self, store.length, 0, None), keep=0)
             store.length += len(piece)
 
 
@@ -251,8 +296,22 @@ class Forks:
         padding = [longest - len(s) for s in suffixes]
         first = suffixes[0]
         self.pads = torch.tensor(padding, device=first.device) if any(padding) else None
-        self._store = _Store(longest + room)
+        self._store, self._tree, self._room = _Store(longest + room), None, room
         self.logits = self._push(torch.stack([nn.functional.pad(s, (0, 0, p, 0)) for s, p in zip(suffixes, padding)]))
+
+    @classmethod
+    @torch.inference_mode()
+    def packed(cls, trunk: Trunk, suffixes: Sequence[Sequence[int]] | Tree, *, room: int = 64) -> Forks:
+        """Of N lists of ids, each at least one: what they begin with alike is computed once. A Tree may serve again."""
+        self = cls.__new__(cls)
+        self.trunk, self.model, self.length, self.pads = trunk, trunk.model, trunk.length, None
+        trunk._forks.add(self)
+        embed = trunk.model.get_input_embeddings()
+        tree = suffixes if isinstance(suffixes, Tree) else Tree.of(suffixes, embed.weight.device)
+        self._store, self._tree, self._room = _Store(len(tree.ids)), tree, room
+        this = _Pass(trunk, self.length, 0, None, tree)
+        self.logits = _forward(self.model, embed(tree.ids)[None], self._store, this, tree.leaves)[0]
+        return self
 
     @property
     def nbytes(self) -> int:
@@ -262,6 +321,8 @@ class Forks:
     @torch.inference_mode()
     def step(self, ids: Tensor) -> Tensor:
         """One more token for each: ids (N,) -> `logits` (N, V)."""
+        if self._tree is not None:
+            self._unpack(range(len(self.logits)))
         self.logits = self._push(self.model.get_input_embeddings()(ids)[:, None])
         return self.logits
 
@@ -269,27 +330,39 @@ class Forks:
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows only."""
         chosen = torch.tensor(list(rows), device=self.logits.device)
+        if self._tree is not None:
+            self._unpack(rows)
+            self.logits = self.logits[chosen]
+            return
         store = self._store
         store.keys, store.values = ([t.index_select(0, chosen) for t in x] for x in (store.keys, store.values))
         self.logits = self.logits[chosen]
         self.pads = None if self.pads is None else self.pads[chosen]
 
+    def _unpack(self, rows: Sequence[int]) -> None:
+        """From here on each row has a tail of its own."""
+        nodes, self.pads = self._tree.rows_to_the_right(rows)
+        packed, self._tree = self._store, None
+        self._store = _Store(nodes.shape[1] + self._room)
+        for layer, pair in enumerate(zip(packed.keys, packed.values, strict=True)):
+            own = (x[0][:, nodes.reshape(-1)].unflatten(1, nodes.shape).transpose(0, 1) for x in pair)
+            self._store.update(*own, layer)
+        self._store.length = nodes.shape[1]
+
     def _push(self, embeds: Tensor) -> Tensor:
         store = self._store
         logits = _forward(self.model, embeds, store, _Pass(self.trunk, self.length, store.length, self.pads))
         store.length += embeds.shape[1]
-        return logits
+        return logits[:, -1]
 
 
-def _forward(model: nn.Module, embeds: Tensor, store: _Store, forks: _Pass, head: bool = True) -> Tensor:
-    """embeds (N, L, W) -> logits (N, V) after the last, or nothing of use without `head`."""
-    places = torch.arange(embeds.shape[1], device=embeds.device) + (forks.length + forks.start)
-    places = places.expand(len(embeds), -1)
-    if forks.pads is not None:
-        places = (places - forks.pads[:, None]).clamp(min=0)
+def _forward(model: nn.Module, embeds: Tensor, store: _Store, forks: _Pass, keep: Tensor | int = 1) -> Tensor:
+    """embeds (N, L, W) -> logits (N, k, V) after the last `keep`, or those of these numbers; 0: nothing of use."""
+    places = forks.places(*embeds.shape[:2], embeds.device).clamp(min=0) + forks.length
+    head = isinstance(keep, Tensor) or keep
     body = model if head else model.base_model
-    extra = {"logits_to_keep": 1} if head else {}
+    extra = {"logits_to_keep": keep} if head else {}
     with _forked(model):
         out = body(inputs_embeds=embeds, position_ids=places, past_key_values=store, use_cache=True, forks=forks,
                    **extra)
-    return out[0][:, -1]
+    return out[0]

@@ -32,12 +32,14 @@ from anymodal.language.prompt import (
 )
 from anymodal.language.stamp import window_stamp
 from anymodal.language.tokenizer import BOS, EOS, TextTokenizer, clock
+from anymodal.language.tree import Tree
 from anymodal.memory import Compaction, Memory, Span
 from anymodal.session.log import Turn
 from anymodal.stages.items import Percept
 from anymodal.types import Answer, Delta, Evidence
 
 YES, NO = "yes", "no"
+MOST_TREES = 16  # of packed prompts that are kept
 SURE = 0.5  # a judgement from here on comes with its evidence
 
 
@@ -84,6 +86,7 @@ class Mind:
         self.model = lm.model
         self._embed = self.model.get_input_embeddings()
         self.capability = Capability.of(self.model)
+        self._trees: dict[tuple[str, ...], Tree] = {}
         memory, prompt = spec.memory, spec.prompt
         self.capability.check(
             memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens + 2
@@ -201,10 +204,7 @@ class Mind:
         """
         if not prompts:
             return []
-        for prompt in prompts:
-            self.check(prompt)
-        forks = self.fork(state, [question_ids(self.tokenizer, p, self.spec.prompt.max_question_tokens)
-                                  for p in prompts], room=0)
+        forks = Forks.packed(state.trunk, self._tree(tuple(prompts)))
         yes, no = (self.tokenizer.encode(word)[0] for word in (YES, NO))
         chances = torch.sigmoid(forks.logits[:, yes].float() - forks.logits[:, no].float()).tolist()
         found: dict[int, tuple[Evidence, ...]] = {}
@@ -215,6 +215,18 @@ class Mind:
             found = {i: widened(r.evidence(), state.memory.entries, self.spec.window_s)
                      for i, r in zip(likely, readers, strict=True)}
         return [Judgement(p, found.get(i, ())) for i, p in enumerate(chances)]
+
+    def _tree(self, prompts: tuple[str, ...]) -> Tree:
+        """The prompts' ids, packed. Standing rules ask the same ones at every window."""
+        if (tree := self._trees.pop(prompts, None)) is None:
+            for prompt in prompts:
+                self.check(prompt)
+            tree = Tree.of([question_ids(self.tokenizer, p, self.spec.prompt.max_question_tokens) for p in prompts],
+                           self.device)
+        self._trees[prompts] = tree
+        while len(self._trees) > MOST_TREES:
+            self._trees.pop(next(iter(self._trees)), None)
+        return tree
 
     def fork(self, state: MindState, suffixes: Sequence[Sequence[int]], *, room: int | None = None) -> Forks:
         """One continuation of the session for each list of ids. `room`: tokens that will follow, about."""
