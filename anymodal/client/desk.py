@@ -1,0 +1,167 @@
+"""Who waits for what of a live session: an answer, the reply to a command, or the next event of all."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from anymodal import protocol
+from anymodal.client.asking import Asking, answer_of
+from anymodal.client.errors import AnswerError, WaitedTooLongError, refusal_of_event
+from anymodal.client.events import MediaDropped
+from anymodal.errors import AnymodalError
+from anymodal.types import Answer, Delta
+
+ASK = "anymodal_ask"  # the key of an answer's metadata that says which question it is of
+
+
+@dataclass(slots=True)
+class _Waiter:
+    match: Callable[[Any], Any]  # an event -> what was waited for, or None
+    found: asyncio.Future[Any]
+
+
+@dataclass(slots=True)
+class _Asked:
+    name: str
+    question: str
+    pieces: asyncio.Queue[Delta | Answer | AnymodalError] = field(default_factory=asyncio.Queue)
+    text: str = ""
+    response: str = ""
+    given_up: bool = False
+
+
+class Desk:
+    """For one event loop. `put` sends an event of this side, `timeout_s` is for each reply and each piece of an answer.
+    `events`: all that came and nobody fetched; past `most_events` the oldest go, and `events_dropped` counts them."""
+
+    def __init__(self, put: Callable[[dict[str, Any]], Any], timeout_s: float, most_events: int) -> None:
+        self._put, self._timeout_s, self._most_events = put, timeout_s, most_events
+        self._ids = itertools.count(1)
+        self._waiting: dict[str, _Waiter] = {}
+        self._asked: dict[str, _Asked] = {}
+        self.events: deque[Any] = deque()
+        self.events_dropped = 0
+        self.news = asyncio.Event()
+
+    async def command(self, event: dict[str, Any], match: Callable[[Any], Any]) -> Any:
+        """Send, and wait for the event that answers it. Raises RefusedError for the error that does."""
+        name = self._new_id("do")
+        waiter = self._waiting[name] = _Waiter(match, asyncio.get_running_loop().create_future())
+        try:
+            self._put({**event, "event_id": name})
+            async with asyncio.timeout(self._timeout_s):
+                return await waiter.found
+        except TimeoutError as error:
+            raise WaitedTooLongError(f"no word on {event['type']} for {self._timeout_s:g} s",
+                                     fix="raise answer_timeout_s if the server is slow") from error
+        finally:
+            self._waiting.pop(name, None)
+
+    def ask(self, question: str, extras: dict[str, Any]) -> Asking:
+        """`extras`: of protocol.AskExtras."""
+        asked = _Asked(self._new_id("ask"), question)
+        item = {"role": "user", "content": [{"type": "input_text", "text": question}]}
+        self._put({"type": "response.create", "event_id": asked.name, "response": {
+            "input": [item], "metadata": {ASK: asked.name}, "anymodal": extras}})
+        self._asked[asked.name] = asked
+
+        async def cancel() -> None:
+            self._give_up(asked)
+
+        return Asking(_pieces(asked, self._timeout_s + extras.get("wait_s", 0.0)), cancel)
+
+    def take(self, event: Any) -> None:
+        """An event that has come."""
+        self._to_asked(event)
+        self._to_waiting(event)
+        if isinstance(event, MediaDropped) and self.events and isinstance(self.events[-1], MediaDropped):
+            self.events.pop()  # the last tells all
+        if len(self.events) >= self._most_events:
+            self.events.popleft()
+            self.events_dropped += 1
+        self.events.append(event)
+        self.news.set()
+
+    def end(self, error: AnymodalError) -> None:
+        """Nobody waits in vain."""
+        for waiter in self._waiting.values():
+            if not waiter.found.done():
+                waiter.found.set_exception(error)
+        for asked in self._asked.values():
+            asked.pieces.put_nowait(error)
+        self._asked.clear()
+        self.news.set()
+
+    def _to_waiting(self, event: Any) -> None:
+        if isinstance(event, protocol.ErrorEvent):
+            waiter = self._waiting.get(event.error.event_id or "")
+            if waiter is not None and not waiter.found.done():
+                waiter.found.set_exception(refusal_of_event(event.error))
+            return
+        for waiter in self._waiting.values():
+            if not waiter.found.done() and (found := waiter.match(event)) is not None:
+                waiter.found.set_result(found)
+                return
+
+    def _to_asked(self, event: Any) -> None:
+        if isinstance(event, protocol.ErrorEvent):
+            asked = self._asked.pop(event.error.event_id or "", None)
+            if asked is not None:
+                asked.pieces.put_nowait(refusal_of_event(event.error))
+        elif isinstance(event, protocol.ResponseCreated):
+            asked = self._asked.get((event.response.metadata or {}).get(ASK, ""))
+            if asked is not None:
+                asked.response = event.response.id
+                if asked.given_up:
+                    self._give_up(asked)
+        elif isinstance(event, protocol.TextDelta):
+            asked = self._of_response(event.response_id)
+            if asked is not None:
+                asked.text += event.delta
+                asked.pieces.put_nowait(Delta(event.delta))
+        elif isinstance(event, protocol.ResponseDone):
+            asked = self._of_response(event.response.id)
+            if asked is not None:
+                del self._asked[asked.name]
+                asked.pieces.put_nowait(_done(asked, event.response))
+
+    def _of_response(self, response: str) -> _Asked | None:
+        return next((asked for asked in self._asked.values() if asked.response == response), None)
+
+    def _give_up(self, asked: _Asked) -> None:
+        asked.given_up = True
+        if asked.response and asked.name in self._asked:
+            self._put({"type": "response.cancel", "response_id": asked.response})
+
+    def _new_id(self, kind: str) -> str:
+        return f"{kind}-{next(self._ids)}-{time.time_ns():x}"  # another process may go on with the session
+
+
+async def _pieces(asked: _Asked, timeout_s: float) -> AsyncIterator[Delta | Answer]:
+    while True:
+        try:
+            async with asyncio.timeout(timeout_s):
+                piece = await asked.pieces.get()
+        except TimeoutError as error:
+            raise WaitedTooLongError(f"no answer to {asked.question!r:.100} for {timeout_s:g} s",
+                                     fix="raise answer_timeout_s if the server is slow") from error
+        if isinstance(piece, AnymodalError):
+            raise piece
+        yield piece
+        if isinstance(piece, Answer):
+            return
+
+
+def _done(asked: _Asked, response: protocol.Response) -> Answer | AnymodalError:
+    if response.status == "completed":
+        return answer_of(asked.question, asked.text, response.anymodal.model_dump() if response.anymodal else None)
+    details = response.status_details or {}
+    fault = details.get("error") or {}
+    why = fault.get("message") or details.get("reason") or "the server did not say why"
+    return AnswerError(f"the answer was {response.status}: {why}", text=asked.text, code=str(fault.get("code") or ""))
