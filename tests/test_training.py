@@ -18,7 +18,7 @@ from anymodal.language.stamp import spread_numbers, window_stamp
 from anymodal.language.tokenizer import TextTokenizer
 from anymodal.perception import Perception
 from anymodal.playground.questions import CANNOT_TELL, Question, facts, make_questions
-from anymodal.playground.world import HELD_OUT_PAIRS, PLACES, make_scene, still_scene
+from anymodal.playground.world import HELD_OUT_PAIRS, PLACES, SOUNDS, make_scene, still_scene
 from anymodal.stages.items import Percept
 from anymodal.training.clips import clip_signals, coded
 from anymodal.training.drills import drills
@@ -285,7 +285,19 @@ def test_drills_ask_what_the_scene_holds():
             if drill.type == "drill_color_by_shape":
                 k, shape = int(drill.question.split()[2]), drill.question.rsplit(" ", 1)[1]
                 assert drill.answer in [t.color_at(k) for t in scene.things if t.shape == shape]
-    assert {"drill_when", "drill_place_now", "drill_place_first", "drill_device_when"} <= found.keys()
+            if drill.type == "drill_check":
+                lookup, said = drill.question.removesuffix("?").rsplit(", ", 1)
+                assert drill.answer in ("yes", "no") and said
+            if drill.type == "drill_any" and (kind := drill.question.removeprefix("any: ")) in SOUNDS:
+                assert (drill.answer == "yes") == any(s.kind == kind for s in scene.sounds)
+            if drill.type == "drill_first":
+                assert drill.answer in drill.question.removeprefix("first: ").split(", ")
+    assert {"drill_when", "drill_place_now", "drill_place_first", "drill_device_when", "drill_first"} <= found.keys()
+    said = [drill.answer for kind in ("drill_check", "drill_any") for drill in found[kind]]
+    assert 0.3 < said.count("yes") / len(said) < 0.7, "yes and no are about as frequent"
+    named = drills(scene, random.Random(1), 20, ("video", "audio", "imu"), alone=("sound_time", "device"))
+    assert {drill.type for drill in named} <= {"drill_sound_when", "drill_device"}
+    assert not drills(scene, random.Random(1), 5, ("video", "audio"), alone=("first",)), "that needs every sense"
     assert not drills(scene, random.Random(1), 5, ()), "nothing is asked without a sense"
 
 

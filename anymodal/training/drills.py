@@ -13,24 +13,38 @@ thing by its colour; finding it by its shape stayed at chance until it was drill
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from anymodal.playground.questions import Question
-from anymodal.playground.world import Scene, Thing, heading, place_of
+from anymodal.playground.world import (
+    COLORS,
+    DEVICE_MOTIONS,
+    DIRECTIONS,
+    PLACES,
+    SHAPES,
+    SIZES,
+    SOUNDS,
+    VISUAL_EVENTS,
+    Scene,
+    Thing,
+    heading,
+    place_of,
+)
 from anymodal.training.windows import EDGE
 
 GONE = "gone"
 MOST = 3  # lookups in one drill
 
 
-def drills(scene: Scene, dice: random.Random, count: int, present: tuple[str, ...], alone: bool = False) -> list[Question]:
-    """At most `count` drills about a scene, in the modalities that are present. `alone`: one lookup each:
-    the circuits that do it form within a few hundred steps of these alone, and hardly among other questions.
+def drills(scene: Scene, dice: random.Random, count: int, present: tuple[str, ...],
+           alone: bool | tuple[str, ...] = False) -> list[Question]:
+    """At most `count` drills about a scene, in the modalities that are present. `alone`: one lookup each, of all of `ALONE`
+    or of those named: the circuits that do it form within a few hundred steps of these alone, and hardly among others.
     """
     if alone:
-        return _lookups(scene, dice, count, present)
+        return _lookups(scene, dice, count, present, tuple(ALONE) if alone is True else alone)
     makers = [m for modality, m in _MAKERS if modality in present]
     found: list[Question] = []
     for _ in range(3 * count):
@@ -44,12 +58,14 @@ def _dull(drill: Question) -> bool:
     return len(said) > 1 and len(set(said)) == 1
 
 
-def _lookups(scene: Scene, dice: random.Random, count: int, present: tuple[str, ...]) -> list[Question]:
-    makers = [m for modality, m in _SINGLE if modality in present]
+def _lookups(scene: Scene, dice: random.Random, count: int, present: tuple[str, ...],
+             names: tuple[str, ...]) -> list[Question]:
+    makers = [ALONE[name] for name in names if ALONE[name][0] <= set(present)]
     found: list[Question] = []
     for _ in range(3 * count):
         if makers and len(found) < count:
-            found += dice.choice(makers)(scene, dice)
+            _, share, make = dice.choices(makers, [share for _, share, _ in makers])[0]
+            found += make(scene, dice)
     return found
 
 
@@ -81,9 +97,13 @@ def _one_time(scene: Scene, dice: random.Random) -> Iterator[Question]:
 
 
 def _one_sound(scene: Scene, dice: random.Random) -> Iterator[Question]:
-    """sound at 3 s, or when: the bell starts"""
-    for drill in _sounds(scene, dice, most=1) if dice.random() < 0.5 else ():
+    """sound at 3 s"""
+    for drill in _sounds(scene, dice, most=1):
         yield Question("drill_sound", drill.question, drill.answer)
+
+
+def _one_sound_time(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """when: the bell starts"""
     kinds = [s.kind for s in scene.sounds]
     if once := [s for s in scene.sounds if kinds.count(s.kind) == 1]:
         sound = dice.choice(once)
@@ -91,13 +111,66 @@ def _one_sound(scene: Scene, dice: random.Random) -> Iterator[Question]:
 
 
 def _one_motion(scene: Scene, dice: random.Random) -> Iterator[Question]:
-    """device at 3 s, or when: shaking starts"""
-    for drill in _motions(scene, dice, most=1) if dice.random() < 0.5 else ():
+    """device at 3 s"""
+    for drill in _motions(scene, dice, most=1):
         yield Question("drill_device", drill.question, drill.answer)
+
+
+def _one_motion_time(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """when: shaking starts"""
     kinds = [m.kind for m in scene.motions]
     if once := [m for m in scene.motions if kinds.count(m.kind) == 1]:
         motion = dice.choice(once)
         yield Question("drill_device_when", f"when: {motion.kind} starts", str(int(motion.t0_s)))
+
+
+def _one_check(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """color: circle, red?"""
+    for drill in dice.choice((_one_at, _one_at, _one_now))(scene, dice):
+        every = _EVERY[drill.question.split()[0].rstrip(":")]
+        said = drill.answer if dice.random() < 0.5 else dice.choice([v for v in every if v != drill.answer])
+        yield Question("drill_check", f"{drill.question}, {said}?", "yes" if said == drill.answer else "no")
+
+
+def _one_any(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """any: bell"""
+    colors = {(t.color_at(s), t.shape) for t in scene.things for s in (t.appear_s, t.vanish_s)}
+    there, every = dice.choice((
+        ({f"{c} {s}" for c, s in colors}, [f"{c} {s}" for c in {c for c, _ in colors} for s in {s for _, s in colors}]),
+        ({t.shape for t in scene.things}, SHAPES), ({c for c, _ in colors}, COLORS),
+        ({f"{t.shape} {e.kind}" for t in scene.things for e in t.events},
+         [f"{t.shape} {kind}" for t in scene.things for kind in VISUAL_EVENTS])))
+    yield from _any(dice, there, every)
+
+
+def _one_any_sound(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """any: bell"""
+    yield from _any(dice, {s.kind for s in scene.sounds}, SOUNDS)
+
+
+def _one_any_motion(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """any: shaking"""
+    yield from _any(dice, {m.kind for m in scene.motions}, DEVICE_MOTIONS)
+
+
+def _any(dice: random.Random, there: set[str], every: Sequence[str]) -> Iterator[Question]:
+    right = dice.random() < 0.5
+    choice = [v for v in every if (v in there) == right]
+    if choice:
+        said = dice.choice(sorted(choice))
+        yield Question("drill_any", f"any: {said}", "yes" if said in there else "no")
+
+
+def _one_first(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """first: the ring appears, the bell"""
+    found = [(e.t_s, f"the {t.shape} {e.kind}") for t in scene.things for e in t.events]
+    found += [(s.t0_s, f"the {s.kind}") for s in scene.sounds] + [(m.t0_s, m.kind) for m in scene.motions]
+    names = [name for _, name in found]
+    once = [row for row in found if names.count(row[1]) == 1]
+    if len(once) > 1:
+        one, two = dice.sample(once, 2)
+        if abs(one[0] - two[0]) >= 1.0:
+            yield Question("drill_first", f"first: {one[1]}, {two[1]}", min(one, two)[1])
 
 
 def _rows(scene: Scene, k: int, key: str, value: str) -> list[tuple[str, str]]:
@@ -191,7 +264,15 @@ _VALUES: dict[str, Callable[[Thing, int], str]] = {
     "event": _event}
 _PAIRS = (("shape", "color"), ("shape", "size"), ("shape", "place"), ("color", "shape"), ("color", "place"),
           ("shape", "way"), ("shape", "event"), ("shape", "place"))
-_SINGLE = (*[("video", _one_at)] * 3, *[("video", _one_now)] * 2, *[("video", _one_time)] * 4,
-           *[("audio", _one_sound)] * 3, *[("imu", _one_motion)] * 3)
+_VIDEO, _AUDIO, _IMU = frozenset({"video"}), frozenset({"audio"}), frozenset({"imu"})
+Maker = Callable[[Scene, random.Random], Iterator[Question]]
+ALONE: dict[str, tuple[frozenset[str], float, Maker]] = {  # needs, how often, maker
+    "at": (_VIDEO, 3, _one_at), "now": (_VIDEO, 2, _one_now), "event_time": (_VIDEO, 4, _one_time),
+    "sound": (_AUDIO, 1.5, _one_sound), "sound_time": (_AUDIO, 1.5, _one_sound_time),
+    "device": (_IMU, 1.5, _one_motion), "device_time": (_IMU, 1.5, _one_motion_time),
+    "check": (_VIDEO, 2, _one_check), "any": (_VIDEO, 2, _one_any), "any_sound": (_AUDIO, 1, _one_any_sound),
+    "any_device": (_IMU, 1, _one_any_motion), "first": (_VIDEO | _AUDIO | _IMU, 2, _one_first)}
+_EVERY = {"color": COLORS, "shape": SHAPES, "size": SIZES, "place": PLACES, "way": (*DIRECTIONS, "still"),
+          "event": (*VISUAL_EVENTS, "nothing")}
 _MAKERS = (("video", _of_many_things), ("video", _of_many_things), ("video", _of_many_things), ("video", _of_one_thing),
            ("video", _of_one_thing), ("video", _times), ("audio", _sounds), ("imu", _motions))

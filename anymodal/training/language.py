@@ -9,7 +9,7 @@ Shapes: B clips, K windows, S packed positions, L answer tokens, W width.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -50,7 +50,7 @@ class DrawClips:
     kinds: tuple[str, ...] | None
     noise: float
     drilled: int
-    alone: bool
+    alone: bool | tuple[str, ...]
     rules: int
     image_px: int
     split: str = "train"
@@ -88,7 +88,7 @@ def _clips(draw: DrawClips, key: int) -> tuple[int, list[Scene], ClipSignals, li
 
 def questions_about(scene: Scene, dice: random.Random, count: int, present: tuple[str, ...],
                     kinds: tuple[str, ...] | None = None, noise: float = 1.0, drilled: int = 0,
-                    alone: bool = False) -> list[Question]:
+                    alone: bool | Sequence[str] = False) -> list[Question]:
     """`count` questions, one of them for a description of one second; then drills, and one from outside the world.
 
     kinds: only these types, at first: the few that are answered by reading one token of one window.
@@ -115,10 +115,10 @@ class LanguageStage:
     def __init__(self, perception, lm, tokenizer: TextTokenizer, *, seed: int = 3, clips: int = 8, questions: int = 13,
                  seconds: tuple[int, ...] = (8,), reuse: int = 2, words: float = 0.4,
                  kinds: tuple[str, ...] | None = None, noise: float = 1.0, drilled: int = 0,
-                 alone: bool = False, rules: int = 0, frozen: bool = False) -> None:
+                 alone: bool | Sequence[str] = False, rules: int = 0, frozen: bool = False) -> None:
         self.perception, self.lm, self.tokenizer = perception, lm, tokenizer
         self.options = (seed, clips, questions, tuple(seconds), reuse, tuple(kinds) if kinds else None, noise, drilled,
-                        alone, rules)
+                        alone if isinstance(alone, bool) else tuple(alone), rules)
         self.frozen = FrozenFrames(perception)
         self.words = words  # weight of what each token should say
         self._known: dict[str, list[int]] = {}

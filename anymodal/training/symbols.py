@@ -8,7 +8,7 @@ Shapes: B clips, K windows, W width.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,7 @@ class DrawSymbols:
     kinds: tuple[str, ...] | None
     noise: float
     drilled: int
-    alone: bool
+    alone: bool | tuple[str, ...]
 
     def __call__(self, step: int) -> dict:
         dice = random.Random(f"symbols/{self.seed}/{step}")
@@ -52,9 +52,10 @@ class SymbolStage:
 
     def __init__(self, lm, tokenizer: TextTokenizer, *, seed: int = 6, clips: int = 8, questions: int = 13,
                  seconds: tuple[int, ...] = (2, 4, 8), kinds: tuple[str, ...] | None = None, noise: float = 1.0,
-                 drilled: int = 0, alone: bool = False) -> None:
+                 drilled: int = 0, alone: bool | Sequence[str] = False) -> None:
         self.lm, self.tokenizer = lm, tokenizer
-        self.options = (seed, clips, questions, tuple(seconds), tuple(kinds) if kinds else None, noise, drilled, alone)
+        self.options = (seed, clips, questions, tuple(seconds), tuple(kinds) if kinds else None, noise, drilled,
+                        alone if isinstance(alone, bool) else tuple(alone))
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.lm.model.named_parameters(prefix="language")
