@@ -1,0 +1,221 @@
+"""What each event of a client does in a live session."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from actors.gateway.answers import Running
+from actors.gateway.faults import Fault
+from actors.gateway.hearing import new_item
+from actors.gateway.inputs import Piece
+from anymodal import protocol as p
+
+if TYPE_CHECKING:
+    from actors.gateway.live import Live
+
+LEAST_HZ, MOST_HZ = 8000, 48_000  # of input_audio_buffer
+TURNS = (("threshold", 0.01, 0.99), ("silence_duration_ms", 20, 10_000), ("prefix_padding_ms", 0, 5000))
+TOLD_S = 5.0  # how long a flush waits for its windows to be told
+
+
+def digest(token: str) -> str:
+    """What is kept of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def is_media(event: Any) -> bool:
+    return isinstance(event, p.InputAppend | p.AudioAppend)
+
+
+def place(live: Live, event: Any) -> tuple[Piece, ...]:
+    """Where an event's media belong, decided when it comes. Raises Fault."""
+    if isinstance(event, p.InputAppend):
+        return (live.inputs.place(event),)
+    if isinstance(event, p.AudioAppend):
+        return (live.inputs.place_sound(event.audio),)
+    items: tuple[p.Item, ...] = ()
+    if isinstance(event, p.ItemCreate):
+        items = (event.item,)
+    elif isinstance(event, p.ResponseCreate) and event.response is not None:
+        items = event.response.input or ()
+    images = [part for item in items for part in item.content if isinstance(part, p.InputImage)]
+    return tuple(live.inputs.place_image(part.image_url, part.pts_s, part.stream) for part in images)
+
+
+async def handle(live: Live, event: Any, pieces: tuple[Piece, ...]) -> None:
+    """Do what an event says. Raises what is wrong with it."""
+    if pieces:
+        await live.take_now(event, pieces)
+        if not live.inputs.streaming:
+            live.still += len(pieces)
+    await HANDLERS[type(event)](live, event)
+
+
+# -- the session --------------------------------------------------------------------------------------------------
+
+
+async def _session_update(live: Live, event: p.SessionUpdate) -> None:
+    given = event.session
+    if given.model not in (None, live.gateway.host.name):
+        raise Fault(400, "invalid_value", f"the model is {live.gateway.host.name!r} and cannot be changed",
+                    param="session.model", fix="open another session")
+    if given.output_modalities is not None and "text" not in given.output_modalities:
+        raise Fault(400, "modality_not_supported", "answers are text", param="session.output_modalities", fix='["text"]')
+    sound_hz, turns = _audio(live, given.audio or {})
+    streams = given.anymodal.streams if given.anymodal else None
+    if streams is not None and streams != live.inputs.streams:
+        if live.opened:
+            raise Fault(409, "streams_are_fixed", "streams cannot be declared once something was sent",
+                        param="session.anymodal.streams", fix="declare them first, or open another session")
+        live.inputs.use(streams)
+    if turns != live.turn_detection:
+        live.turn_detection = turns
+        live.hearing.reset()
+    live.inputs.sound_hz = sound_hz
+    if given.instructions is not None:
+        live.instructions = given.instructions
+    live.outbox.put(p.SessionUpdated, session=live.describe())
+
+
+def _audio(live: Live, audio: dict[str, Any]) -> tuple[int, dict[str, Any] | None]:
+    """`audio.input` of session.update: the rate of input_audio_buffer, and turn_detection. Raises Fault."""
+    found = audio.get("input") or {}
+    if not isinstance(found, dict):
+        raise Fault(400, "invalid_value", f"audio.input is {found!r:.60}", param="session.audio.input", fix="an object")
+    shape = found.get("format") or {}
+    rate_hz = shape.get("rate", live.inputs.sound_hz) if isinstance(shape, dict) else None
+    kind = shape.get("type", "audio/pcm") if isinstance(shape, dict) else shape
+    if kind != "audio/pcm" or type(rate_hz) is not int or not LEAST_HZ <= rate_hz <= MOST_HZ:
+        raise Fault(400, "invalid_format", f"audio.input.format is {shape!r:.100}", param="session.audio.input.format",
+                    fix=f'{{"type": "audio/pcm", "rate": 24000}}, with a rate of {LEAST_HZ} to {MOST_HZ} Hz')
+    turns = found.get("turn_detection", live.turn_detection)
+    if turns is not None and not (isinstance(turns, dict) and turns.get("type", "server_vad") == "server_vad"):
+        raise Fault(400, "invalid_value", f"turn_detection is {turns!r:.60}", param="session.audio.input.turn_detection",
+                    fix='{"type": "server_vad"}, or null')
+    for name, least, most in TURNS:
+        value = (turns or {}).get(name)
+        if value is not None and not (type(value) in (int, float) and least <= value <= most):
+            raise Fault(400, "invalid_value", f"turn_detection.{name} is {value!r:.40}", fix=f"{least:g} to {most:g}",
+                        param=f"session.audio.input.turn_detection.{name}")
+    return rate_hz, turns
+
+
+async def _session_close(live: Live, event: p.SessionClose) -> None:
+    asyncio.get_running_loop().call_soon(live.end_soon)
+
+
+# -- the conversation ---------------------------------------------------------------------------------------------
+
+
+async def _item_create(live: Live, event: p.ItemCreate) -> None:
+    item = event.item
+    id = item.id or new_item()
+    sound = next((c.audio for c in item.content if isinstance(c, p.InputAudio) and c.audio and not c.transcript), None)
+    if item.role == "user":
+        live.question, live.hearing.last = _text(item), None
+        if sound and not live.question:
+            await live.hearing.say(id, sound, live.inputs.sound_hz)
+            return
+    before = live.add_item(id)
+    told = item.model_copy(update={"id": id, "content": tuple(_without_media(part) for part in item.content)})
+    live.outbox.put(p.ItemAdded, previous_item_id=before, item=told)
+    live.outbox.put(p.ItemDone, previous_item_id=before, item=told)
+
+
+def _text(item: p.Item) -> str:
+    """What an item says."""
+    parts = [part.text if isinstance(part, p.InputText) else getattr(part, "transcript", None) for part in item.content]
+    return "\n".join(part for part in parts if part)
+
+
+def _without_media(part: Any) -> Any:
+    """Pictures and sounds are not sent back."""
+    if isinstance(part, p.InputImage):
+        return part.model_copy(update={"image_url": ""})
+    return part.model_copy(update={"audio": None}) if isinstance(part, p.InputAudio) else part
+
+
+async def _response_create(live: Live, event: p.ResponseCreate) -> None:
+    live.bucket = live.gateway.clients.admit(live.client)
+    given = event.response or p.ResponseConfig()
+    asked = given.anymodal or p.AskExtras()
+    said = [_text(item) for item in given.input or () if item.role == "user"]
+    question: Awaitable[str] | None = None
+    text = "\n".join(filter(None, said)) or live.question
+    if not text and live.hearing.last is not None and not said:
+        question = asyncio.shield(live.hearing.last)
+    text = text or given.instructions or ""
+    if not text.strip() and question is None:
+        raise Fault(400, "no_question", "there is no question to answer", param="response.input",
+                    fix="create an item of role user with input_text before")
+    if live.still:
+        await flush(live)
+    live.answers.begin(Running(text, at_s=asked.at_s, wait_s=asked.wait_s, dialogue=asked.dialogue,
+                               metadata=given.metadata), question)
+
+
+async def _response_cancel(live: Live, event: p.ResponseCancel) -> None:
+    await live.answers.cancel("client", event.response_id)
+
+
+# -- sound --------------------------------------------------------------------------------------------------------
+
+
+async def _audio_commit(live: Live, event: p.AudioCommit) -> None:
+    await live.hearing.commit()
+
+
+async def _audio_clear(live: Live, event: p.AudioClear) -> None:
+    live.hearing.forget()
+    live.outbox.put(p.AudioCleared)
+
+
+# -- what OpenAI has no name for ----------------------------------------------------------------------------------
+
+
+async def _input_flush(live: Live, event: p.InputFlush) -> None:
+    await flush(live)
+    live.outbox.put(p.InputFlushed, end_s=live.end_s)
+
+
+async def flush(live: Live) -> None:
+    """See all that has come, a window cut short too, and have it told."""
+    session = await live.session()
+    live.still = 0
+    await live.gateway.asks.run(session.flush)
+    windows = await live.gateway.pushes.run(lambda: session.windows)
+    await live.told_until(windows * live.inputs.window_s, TOLD_S)
+    live.inputs.flushed(live.end_s)
+
+
+def _rule(action: str) -> Callable[[Live, Any], Awaitable[None]]:
+    async def change(live: Live, event: Any) -> None:
+        session = await live.session()
+
+        def work() -> Any:
+            if action != "list":
+                getattr(session.rules, action)(event.text if action == "add" else event.name)
+            return session.rules.list()
+
+        live.tell_rules(await live.gateway.asks.run(work))
+
+    return change
+
+
+async def _search(live: Live, event: p.Search) -> None:
+    session = await live.session()
+    hits = await live.gateway.asks.run(partial(session.search, event.query))
+    live.outbox.put(p.SearchResults, query=event.query, hits=tuple(p.Hit(**asdict(hit)) for hit in hits))
+
+
+HANDLERS: dict[type, Callable[[Live, Any], Awaitable[None]]] = {
+    p.SessionUpdate: _session_update, p.SessionClose: _session_close, p.ItemCreate: _item_create,
+    p.ResponseCreate: _response_create, p.ResponseCancel: _response_cancel, p.AudioCommit: _audio_commit,
+    p.AudioClear: _audio_clear, p.InputFlush: _input_flush, p.RuleAdd: _rule("add"), p.RulePause: _rule("pause"),
+    p.RuleResume: _rule("resume"), p.RuleRemove: _rule("remove"), p.RuleList: _rule("list"), p.Search: _search,
+}
