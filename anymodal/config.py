@@ -115,6 +115,22 @@ class SearchSpec(_Strict):
         return self
 
 
+class SpeechSpec(_Strict):
+    """What hears spoken questions: `asr`, a part that writes them down, and how utterances are cut for it."""
+
+    asr: PartSpec
+    threshold: float = Field(0.5, gt=0, lt=1)  # probability of speech at which an utterance begins
+    silence_s: float = Field(0.6, gt=0, le=10)  # after which it has ended
+    padding_s: float = Field(0.3, ge=0, le=5)  # of sound kept before it
+    longest_s: float = Field(25.0, gt=0, le=30)  # an utterance is cut there
+
+    @model_validator(mode="after")
+    def _ends(self) -> SpeechSpec:
+        if self.longest_s <= self.silence_s + self.padding_s:
+            raise ValueError(f"longest_s {self.longest_s:g} leaves no room for speech beside silence_s and padding_s")
+        return self
+
+
 class BundleSpec(_Strict):
     name: str
     window_s: float = Field(1.0, gt=0)
@@ -124,6 +140,7 @@ class BundleSpec(_Strict):
     language: PartSpec
     joint_text: PartSpec | None = None
     search: SearchSpec | None = None
+    speech: SpeechSpec | None = None
     prompt: PromptSpec
     weights: str | None = None  # folder, relative to the YAML
     dtype: str = "bfloat16"
@@ -207,7 +224,8 @@ def _check_window_fits(spec: BundleSpec, where: str) -> None:
 def _model_at(loc: tuple) -> type[BaseModel]:
     model: type[BaseModel] = BundleSpec
     steps = {"modalities": ModalitySpec, "prompt": PromptSpec, "memory": MemorySpec, "gate": GateSpec,
-             "search": SearchSpec, "encoder": PartSpec, "adapter": PartSpec, "language": PartSpec, "joint_text": PartSpec}
+             "search": SearchSpec, "speech": SpeechSpec, "asr": PartSpec, "encoder": PartSpec, "adapter": PartSpec,
+             "language": PartSpec, "joint_text": PartSpec}
     for part in loc:
         model = steps.get(str(part), model)
     return model
