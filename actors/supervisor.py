@@ -204,6 +204,9 @@ class Supervisor:
                 wrong.append(error)
         return wrong
 
+    def be_patient(self, name: str) -> None:
+        self._find(name).be_patient()
+
     def flush(self, name: str) -> None:
         self._find(name).flush()
 

@@ -37,7 +37,7 @@ def place(live: Live, event: Any) -> tuple[Piece, ...]:
     if isinstance(event, p.InputAppend):
         return (live.inputs.place(event),)
     if isinstance(event, p.AudioAppend):
-        return (live.inputs.place_sound(event.audio),)
+        return (live.inputs.place_sound(event.audio, event.pts_s),)
     items: tuple[p.Item, ...] = ()
     if isinstance(event, p.ItemCreate):
         items = (event.item,)
@@ -51,8 +51,6 @@ async def handle(live: Live, event: Any, pieces: tuple[Piece, ...]) -> None:
     """Do what an event says. Raises what is wrong with it."""
     if pieces:
         await live.take_now(event, pieces)
-        if not live.inputs.streaming:
-            live.still += len(pieces)
     await HANDLERS[type(event)](live, event)
 
 
@@ -153,8 +151,8 @@ async def _response_create(live: Live, event: p.ResponseCreate) -> None:
     if not text.strip() and question is None:
         raise Fault(400, "no_question", "there is no question to answer", param="response.input",
                     fix="create an item of role user with input_text before")
-    if live.still:
-        await flush(live)
+    if asked.at_s is None and not live.inputs.streaming and live.inputs.newest_s > live.end_s:
+        await flush(live)  # what has come is all there is for now
     live.answers.begin(Running(text, at_s=asked.at_s, wait_s=asked.wait_s, dialogue=asked.dialogue,
                                metadata=given.metadata), question)
 
@@ -186,7 +184,6 @@ async def _input_flush(live: Live, event: p.InputFlush) -> None:
 async def flush(live: Live) -> None:
     """See all that has come, a window cut short too, and have it told."""
     session = await live.session()
-    live.still = 0
     await live.gateway.asks.run(session.flush)
     windows = await live.gateway.pushes.run(lambda: session.windows)
     await live.told_until(windows * live.inputs.window_s, TOLD_S)

@@ -69,6 +69,9 @@ class HostSession(Protocol):
     def push(self, packets: Sequence[Packet]) -> list[AnymodalError]:
         """Take packets in order; what was wrong with some of them."""
 
+    def be_patient(self) -> None:
+        """A window is kept open while all streams are silent: who pushes may be away, and bring the rest later."""
+
     def flush(self) -> None:
         """Nothing more comes for now: all that was pushed is seen, a window cut short too."""
 
@@ -178,7 +181,7 @@ class LocalSession:
     def __init__(self, host: LocalHost, name: str, session: Any, path: Path) -> None:
         self.name, self.rules = name, session.rules
         self._host, self._session, self._path = host, session, path
-        self.flush, self.wait = session.flush, session.wait
+        self.flush, self.wait, self.be_patient = session.flush, session.wait, session.be_patient
         self.stream, self.search, self.events = session.stream, session.search, session.events
         self.tell, self.seen = session.tell, session.seen
 
@@ -264,6 +267,9 @@ class ActorHostSession:
 
     def feed(self, media: str, sidecars: Mapping[str, str]) -> None:
         self._sessions.open(self.name, media, sidecars=sidecars)
+
+    def be_patient(self) -> None:
+        self._sessions.call("be_patient", self.name)
 
     def tell(self, question: str, answer: str, *, dialogue: str) -> None:
         self._sessions.call_once("tell", self.name, question, answer, dialogue)

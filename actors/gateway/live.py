@@ -3,9 +3,8 @@
     socket --accept--> inbox --worker--> media --(threads)--> host's session --windows--> watch --\\
                                 \\--> questions, rules, search ----------------------------> outbox --> socket, or the next
 
-The inbox is bounded: media that come faster than they can be taken push out the oldest, which are counted and told with the
-next window; of everything else a client may have so many waiting. All of this is for the event loop alone; what takes
-longer than a moment is done by the gateway's threads, one piece of work of a session at a time.
+All of this is for the event loop alone; what takes longer than a moment is done by the gateway's threads, one piece of
+work of a session at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,6 +25,7 @@ from actors.gateway.context import Gateway
 from actors.gateway.faults import Fault, as_answer
 from actors.gateway.hearing import Hearing, as_fault
 from actors.gateway.hosts import HostSession
+from actors.gateway.inbox import Inbox, Waiting
 from actors.gateway.inputs import Inputs, Piece
 from actors.gateway.limits import Bucket
 from actors.gateway.outbox import Outbox, as_text
@@ -34,10 +34,7 @@ from anymodal.errors import AnymodalError, RuntimeFault, SessionError
 from anymodal.protocol import ClientEvent
 from anymodal.session.news import Seen
 
-MOST_MEDIA, MOST_MEDIA_BYTES = 512, 32 * 2**20  # in the inbox
-MOST_OTHERS = 256  # of other events in it
 MOST_PENDING = 4096  # of a client's numbers that are not yet safe; older ones count as if they were
-BATCH, BATCH_BYTES = 32, 2**20  # media taken by one call of a thread
 MOST_AHEAD = 64  # windows between what has come and what was seen: until then nothing more is taken out of the inbox
 PATIENCE_S = 60.0  # for that
 NEWS_WAIT_S, RETRY_S = 1.0, 0.25
@@ -55,15 +52,6 @@ class Socket(Protocol):
 
     def leave(self, code: int, reason: str) -> None:
         """Close it, once what is due was sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """An event in the inbox, with what `Inputs.place` made of it, if it is media."""
-
-    event: ClientEvent
-    pieces: tuple[Piece, ...]
-    size: int
 
 
 class Live:
@@ -84,17 +72,14 @@ class Live:
         self.left_at_s = time.monotonic()
         self.ended = False
         self.bucket: Bucket | None = None  # of the client's requests
-        self.still = 0  # pictures without a time that no window has been made of
         self._session: HostSession | None = None
         self._opening = asyncio.Lock()
-        self._inbox: deque[Waiting] = deque()
-        self._media = self._media_bytes = 0
-        self._shed: Counter[str] = Counter()
+        self._inbox = Inbox()
         self._pending: OrderedDict[int, float] = OrderedDict()  # number -> media time at which it is safe
         self._sound_at: deque[tuple[int, float]] = deque()  # number -> where input_audio_buffer goes on behind it
         self._sound_s = 0.0  # the same of `safe`
         self._rules: dict[str, tuple[str, float]] = {}  # name -> text, and the time of the last event told
-        self._come, self._look = asyncio.Event(), asyncio.Event()
+        self._look = asyncio.Event()
         self._tasks: list[asyncio.Task] = []
         self._ending: asyncio.Task | None = None
 
@@ -153,72 +138,41 @@ class Live:
             if number <= self.client_seq:
                 return
             self.client_seq = number
+        if 0 < number <= self.done_seq and not dispatch.is_media(event):
+            return  # it was done by the process before this one
         try:
-            if number and number <= self.done_seq and not dispatch.is_media(event):
-                return  # it was done before the gateway's end
-            pieces = dispatch.place(self, event)
-            if not pieces and len(self._inbox) - self._media >= MOST_OTHERS:
-                raise Fault(429, "inbox_full", f"{MOST_OTHERS} events wait to be worked on", fix="send fewer at a time")
+            waiting = Waiting(event, dispatch.place(self, event), size)
+            self.gateway.metrics.drops.labels("shed").inc(self._inbox.put(waiting))
         except Fault as fault:
             self.fail(fault, event.event_id)
             return
         if number:
-            self._note(number, event, pieces)
-        self._inbox.append(Waiting(event, pieces, size))
-        if dispatch.is_media(event):
-            self._media, self._media_bytes = self._media + 1, self._media_bytes + size
-            while self._media > MOST_MEDIA or (self._media_bytes > MOST_MEDIA_BYTES and self._media > 1):
-                self._shed_oldest()
-        self._come.set()
+            self._note(waiting)
 
-    def _note(self, number: int, event: ClientEvent, pieces: tuple[Piece, ...]) -> None:
-        end_s = max((piece.end_s for piece in pieces), default=0.0)
-        self._pending[number] = end_s if dispatch.is_media(event) else float("inf")
-        if any(piece.sound for piece in pieces):
-            self._sound_at.append((number, self.inputs.sound_s))
+    def _note(self, waiting: Waiting) -> None:
+        """Its number is safe once it was done, or what it brought is in the log."""
+        end_s = max((piece.end_s for piece in waiting.pieces), default=0.0)
+        self._pending[waiting.number] = end_s if waiting.is_media else float("inf")
+        if any(piece.sound for piece in waiting.pieces):
+            self._sound_at.append((waiting.number, self.inputs.sound_s))
         if len(self._pending) > MOST_PENDING:
             self._pending.popitem(last=False)
-
-    def _shed_oldest(self) -> None:
-        for at, waiting in enumerate(self._inbox):
-            if dispatch.is_media(waiting.event):
-                del self._inbox[at]
-                self._media, self._media_bytes = self._media - 1, self._media_bytes - waiting.size
-                self._shed.update(piece.stream for piece in waiting.pieces)
-                self.gateway.metrics.drops.labels("shed").inc()
-                return
 
     # -- working on it ------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
         while True:
-            if not self._inbox:
-                self._come.clear()
-                await self._come.wait()
-            batch = self._next_batch()
+            batch = await self._inbox.next()
             try:
-                if dispatch.is_media(batch[0].event):
+                if batch[0].is_media:
                     await self._keep_pace()
                     await self._take([(w, piece) for w in batch for piece in w.pieces])
                 else:
                     await dispatch.handle(self, batch[0].event, batch[0].pieces)
             except Exception as error:
                 self.fail(as_answer(error), batch[0].event.event_id)
-            if not dispatch.is_media(batch[0].event):
-                self._finished(batch[0].event)
-
-    def _next_batch(self) -> list[Waiting]:
-        """The next event; of media as many as one call takes."""
-        batch, size = [self._inbox.popleft()], 0
-        if not dispatch.is_media(batch[0].event):
-            return batch
-        while (self._inbox and dispatch.is_media(self._inbox[0].event) and len(batch) < BATCH
-               and size + self._inbox[0].size < BATCH_BYTES):
-            batch.append(self._inbox.popleft())
-            size += batch[-1].size
-        self._media -= len(batch)
-        self._media_bytes -= sum(w.size for w in batch)
-        return batch
+            if not batch[0].is_media:
+                self._finished(batch[0].number)
 
     async def _keep_pace(self) -> None:
         """Wait for windows to be seen: a clock may have run far ahead in little media."""
@@ -244,8 +198,7 @@ class Live:
         for waiting, error in wrong:
             fault = as_answer(error)
             self.gateway.metrics.drops.labels("late" if "too late" in fault.message else "malformed").inc()
-            if waiting.event.anymodal:
-                self._pending.pop(waiting.event.anymodal.seq, None)
+            self._pending.pop(waiting.number, None)
             self.fail(fault, waiting.event.event_id)
         for event in heard:
             await self.hearing.heard(event)
@@ -281,9 +234,12 @@ class Live:
         return self._session
 
     async def _open(self) -> None:
-        self._session = await self.gateway.pushes.run(partial(
+        session = await self.gateway.pushes.run(partial(
             self.gateway.host.open, self.id, streams=self.inputs.streams, live=True,
             idle_timeout_s=self.gateway.settings.idle_timeout_s))
+        if self.numbered:  # what is missing will be sent again
+            await self.gateway.pushes.run(session.be_patient)
+        self._session = session
 
     @property
     def opened(self) -> bool:
@@ -312,8 +268,8 @@ class Live:
 
     def _tell(self, seen: Seen) -> None:
         dropped = Counter(seen.dropped)
-        dropped.update(self._shed)
-        self._shed.clear()
+        dropped.update(self._inbox.shed)
+        self._inbox.shed.clear()
         says = tuple(p.Hit(start_s=seen.start_s, end_s=seen.end_s, **asdict(said)) for said in seen.says)
         self.told = seen.window
         self.outbox.put(p.WindowSeen, index=seen.window, start_s=seen.start_s, end_s=seen.end_s, streams=seen.streams,
@@ -358,11 +314,10 @@ class Live:
 
     # -- what is safe -------------------------------------------------------------------------------------------
 
-    def _finished(self, event: ClientEvent) -> None:
+    def _finished(self, number: int) -> None:
         """An event other than media was done."""
-        if event.anymodal and event.anymodal.seq:
-            self.done_seq = max(self.done_seq, event.anymodal.seq)
-            self._pending.pop(event.anymodal.seq, None)
+        self.done_seq = max(self.done_seq, number)
+        self._pending.pop(number, None)
         self.save()
 
     def save(self) -> None:

@@ -31,10 +31,10 @@ from actors.gateway.limits import Bucket
 from actors.gateway.live import Live
 from actors.gateway.lives import RESTART, Lives
 from actors.gateway.outbox import as_text
+from actors.gateway.sockets import ABORT
 from anymodal import protocol as p
 from anymodal.errors import nearest
 
-ABORT = "anymodal.abort"  # of a socket's ASGI extensions: cuts the connection, see `sockets`
 MOST_FAULTS = 1000  # in a row: what follows is garbage
 LARGE = 256 * 1024  # a message that is parsed in a thread
 CHECK_EVERY_S = 5.0  # whether the client's key still holds

@@ -83,6 +83,7 @@ class Windower:
         clock: Callable[[], float] = time.monotonic,
         first_window: int = 0,
         max_ahead_s: float = 3600.0,
+        patient: bool = False,
     ) -> None:
         self._hop = exact(window_s)
         if self._hop <= 0:
@@ -90,6 +91,7 @@ class Windower:
         self._lateness_s = allowed_lateness_s
         self._idle_timeout_s = idle_timeout_s
         self._clock = clock
+        self.patient = patient  # with streams that are all silent: their source is away, and may bring what is missing
         self._max_ahead_s = max_ahead_s  # a packet further ahead than this is taken for a broken clock
         self._next = first_window
         self._streams = {name: _Stream(spec, heard_s=clock()) for name, spec in streams.items()}
@@ -106,7 +108,11 @@ class Windower:
             totals.malformed += 1
             self._drop(packet.stream)
             return []
-        stream.idle, stream.heard_s = False, self._clock()
+        now_s = self._clock()
+        if self.patient and now_s - max(s.heard_s for s in self._streams.values()) >= self._idle_timeout_s:
+            for other in self._streams.values():  # they have been away together
+                other.heard_s = other.heard_s if other.idle else now_s
+        stream.idle, stream.heard_s = False, now_s
         fresh, late = self._enter(stream, packet)
         if late:
             totals.late += 1
@@ -125,6 +131,8 @@ class Windower:
     def tick(self) -> list[Window]:
         """Let the injected clock act: silent streams become idle, and their windows go out without them."""
         now_s = self._clock()
+        if self.patient and all(now_s - s.heard_s >= self._idle_timeout_s for s in self._streams.values()):
+            return []
         for stream in self._streams.values():
             stream.idle = now_s - stream.heard_s >= self._idle_timeout_s
         waited_for = [s for s in self._streams.values() if not s.ended]

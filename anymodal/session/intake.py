@@ -29,9 +29,10 @@ class Intake:
     """The windower of pushed packets, from window `first_window` on. One thread at a time."""
 
     def __init__(self, window_s: float, streams: Mapping[str, StreamSpec], first_window: int, *,
-                 idle_timeout_s: float = math.inf, clock: Callable[[], float] = time.monotonic) -> None:
+                 idle_timeout_s: float = math.inf, clock: Callable[[], float] = time.monotonic,
+                 patient: bool = False) -> None:
         self._windower = Windower(window_s, streams, first_window=first_window, idle_timeout_s=idle_timeout_s,
-                                  clock=clock)
+                                  clock=clock, patient=patient)
         self._streams = streams
 
     def push(self, packet: Packet) -> tuple[list[Window], PacketError | None]:
@@ -48,6 +49,9 @@ class Intake:
             return windows, PacketError(f"{name} at {packet.pts_s:g} s is too late: it belongs to a window that is out",
                                         fix="push packets roughly in order of time, each once")
         return windows, None
+
+    def be_patient(self) -> None:
+        self._windower.patient = True
 
     def tick(self) -> list[Window]:
         """Windows that silent streams are no longer waited for."""

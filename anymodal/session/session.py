@@ -73,6 +73,7 @@ class Session:
         self._feeder: Feeder | None = None
         self._inbox: Inbox | None = None
         self._intake: Intake | None = None
+        self._patient = False
         self._arrived_s = 0.0  # the end of what has come in, seen or not
         self._closed = False
 
@@ -139,6 +140,14 @@ class Session:
                 self._inbox.close()
                 self._intake = None
         self.wait(stall_s=stall_s)
+
+    def be_patient(self) -> None:
+        """When all streams are silent, their source is away and may bring what is missing later: an unfinished window is
+        kept open for it, `idle_timeout_s` or not."""
+        with self._input:
+            self._patient = True
+            if self._intake is not None:
+                self._intake.be_patient()
 
     def wait(self, *, stall_s: float = STALL_S) -> None:
         """Return once all that is fed has been seen. Raises what ended it early, and RuntimeFault after `stall_s`
@@ -356,7 +365,7 @@ class Session:
         self._check_free()
         inbox = self._inbox = Inbox(live=self._live)
         intake = self._intake = Intake(self.spec.window_s, self._streams, self.windows,
-                                       idle_timeout_s=self._idle_timeout_s, clock=self._clock)
+                                       idle_timeout_s=self._idle_timeout_s, clock=self._clock, patient=self._patient)
 
         def tick() -> None:
             if self._input.acquire(blocking=False):  # a push that is under way comes first
