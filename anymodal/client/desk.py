@@ -7,6 +7,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from anymodal.errors import AnymodalError
 from anymodal.types import Answer, Delta
 
 ASK = "anymodal_ask"  # the key of an answer's metadata that says which question it is of
+TAKEN = "conversation_already_has_active_response"
 
 
 @dataclass(slots=True)
@@ -28,10 +30,11 @@ class _Waiter:
 
 @dataclass(slots=True)
 class _Asked:
-    name: str
     question: str
+    extras: dict[str, Any]  # of protocol.AskExtras
     pieces: asyncio.Queue[Delta | Answer | AnymodalError] = field(default_factory=asyncio.Queue)
     text: str = ""
+    name: str = ""
     response: str = ""
     given_up: bool = False
 
@@ -44,7 +47,9 @@ class Desk:
         self._put, self._timeout_s, self._most_events = put, timeout_s, most_events
         self._ids = itertools.count(1)
         self._waiting: dict[str, _Waiter] = {}
-        self._asked: dict[str, _Asked] = {}
+        self._queue: deque[_Asked] = deque()  # a server answers one question of a session at a time
+        self._active: _Asked | None = None
+        self._moved_s = 0.0  # when answers last got on
         self.events: deque[Any] = deque()
         self.events_dropped = 0
         self.news = asyncio.Event()
@@ -64,17 +69,17 @@ class Desk:
             self._waiting.pop(name, None)
 
     def ask(self, question: str, extras: dict[str, Any]) -> Asking:
-        """`extras`: of protocol.AskExtras."""
-        asked = _Asked(self._new_id("ask"), question)
-        item = {"role": "user", "content": [{"type": "input_text", "text": question}]}
-        self._put({"type": "response.create", "event_id": asked.name, "response": {
-            "input": [item], "metadata": {ASK: asked.name}, "anymodal": extras}})
-        self._asked[asked.name] = asked
+        """Asked at once, or when the questions before it are answered. `extras`: of protocol.AskExtras."""
+        asked = _Asked(question, extras)
+        if self._active is None and not self._queue:
+            self._send(asked)
+        else:
+            self._queue.append(asked)
 
         async def cancel() -> None:
             self._give_up(asked)
 
-        return Asking(_pieces(asked, self._timeout_s + extras.get("wait_s", 0.0)), cancel)
+        return Asking(self._pieces(asked), cancel)
 
     def take(self, event: Any) -> None:
         """An event that has come."""
@@ -93,9 +98,11 @@ class Desk:
         for waiter in self._waiting.values():
             if not waiter.found.done():
                 waiter.found.set_exception(error)
-        for asked in self._asked.values():
-            asked.pieces.put_nowait(error)
-        self._asked.clear()
+        for asked in (self._active, *self._queue):
+            if asked is not None:
+                asked.pieces.put_nowait(error)
+        self._active = None
+        self._queue.clear()
         self.news.set()
 
     def _to_waiting(self, event: Any) -> None:
@@ -110,52 +117,84 @@ class Desk:
                 return
 
     def _to_asked(self, event: Any) -> None:
-        if isinstance(event, protocol.ErrorEvent):
-            asked = self._asked.pop(event.error.event_id or "", None)
-            if asked is not None:
+        asked = self._active
+        if isinstance(event, protocol.ResponseDone) and (asked is None or asked.response != event.response.id):
+            if asked is None:
+                self._send_next()  # it was in the way: somebody spoke, or asked from elsewhere
+        elif asked is None:
+            return
+        elif isinstance(event, protocol.ErrorEvent) and event.error.event_id == asked.name:
+            self._active = None
+            if event.error.code == TAKEN:
+                self._queue.appendleft(asked)
+            else:
                 asked.pieces.put_nowait(refusal_of_event(event.error))
-        elif isinstance(event, protocol.ResponseCreated):
-            asked = self._asked.get((event.response.metadata or {}).get(ASK, ""))
-            if asked is not None:
-                asked.response = event.response.id
-                if asked.given_up:
-                    self._give_up(asked)
-        elif isinstance(event, protocol.TextDelta):
-            asked = self._of_response(event.response_id)
-            if asked is not None:
-                asked.text += event.delta
-                asked.pieces.put_nowait(Delta(event.delta))
+                self._send_next()
+        elif isinstance(event, protocol.ResponseCreated) and (event.response.metadata or {}).get(ASK) == asked.name:
+            asked.response = event.response.id
+            if asked.given_up:
+                self._give_up(asked)
+        elif isinstance(event, protocol.TextDelta) and event.response_id == asked.response:
+            self._moved_s = time.monotonic()
+            asked.text += event.delta
+            asked.pieces.put_nowait(Delta(event.delta))
         elif isinstance(event, protocol.ResponseDone):
-            asked = self._of_response(event.response.id)
-            if asked is not None:
-                del self._asked[asked.name]
-                asked.pieces.put_nowait(_done(asked, event.response))
+            self._active = None
+            asked.pieces.put_nowait(_done(asked, event.response))
+            self._send_next()
 
-    def _of_response(self, response: str) -> _Asked | None:
-        return next((asked for asked in self._asked.values() if asked.response == response), None)
+    def _send(self, asked: _Asked) -> None:
+        asked.name, self._moved_s = self._new_id("ask"), time.monotonic()
+        item = {"role": "user", "content": [{"type": "input_text", "text": asked.question}]}
+        self._put({"type": "response.create", "event_id": asked.name, "response": {
+            "input": [item], "metadata": {ASK: asked.name}, "anymodal": asked.extras}})
+        self._active = asked
+
+    def _send_next(self) -> None:
+        while self._queue and self._active is None:
+            asked = self._queue.popleft()
+            try:
+                self._send(asked)
+            except AnymodalError as error:
+                asked.pieces.put_nowait(error)
 
     def _give_up(self, asked: _Asked) -> None:
         asked.given_up = True
-        if asked.response and asked.name in self._asked:
+        if asked in self._queue:
+            self._queue.remove(asked)
+            asked.pieces.put_nowait(AnswerError("the answer was cancelled: it was not begun"))
+        elif asked is self._active and asked.response:
             self._put({"type": "response.cancel", "response_id": asked.response})
+
+    async def _pieces(self, asked: _Asked) -> AsyncIterator[Delta | Answer]:
+        """Waits for as long as answers get on: this one, or those before it."""
+        while True:
+            timeout_s = self._timeout_s + (self._active.extras.get("wait_s", 0.0) if self._active else 0.0)
+            try:
+                async with asyncio.timeout(max(0.0, self._moved_s + timeout_s - time.monotonic())):
+                    piece = await asked.pieces.get()
+            except TimeoutError as error:
+                if time.monotonic() < self._moved_s + timeout_s:
+                    continue
+                self._let_go(asked)
+                raise WaitedTooLongError(f"no answer to {asked.question!r:.100} for {timeout_s:g} s",
+                                         fix="raise answer_timeout_s if the server is slow") from error
+            if isinstance(piece, AnymodalError):
+                raise piece
+            yield piece
+            if isinstance(piece, Answer):
+                return
+
+    def _let_go(self, asked: _Asked) -> None:
+        """Nobody waits for it any more: those behind it have their turn."""
+        with suppress(AnymodalError):
+            self._give_up(asked)
+        if asked is self._active:
+            self._active = None
+            self._send_next()
 
     def _new_id(self, kind: str) -> str:
         return f"{kind}-{next(self._ids)}-{time.time_ns():x}"  # another process may go on with the session
-
-
-async def _pieces(asked: _Asked, timeout_s: float) -> AsyncIterator[Delta | Answer]:
-    while True:
-        try:
-            async with asyncio.timeout(timeout_s):
-                piece = await asked.pieces.get()
-        except TimeoutError as error:
-            raise WaitedTooLongError(f"no answer to {asked.question!r:.100} for {timeout_s:g} s",
-                                     fix="raise answer_timeout_s if the server is slow") from error
-        if isinstance(piece, AnymodalError):
-            raise piece
-        yield piece
-        if isinstance(piece, Answer):
-            return
 
 
 def _done(asked: _Asked, response: protocol.Response) -> Answer | AnymodalError:

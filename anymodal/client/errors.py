@@ -108,9 +108,12 @@ def refusal(status: int, body: str | bytes, headers: Mapping[str, str]) -> Refus
 
 def refusal_of_event(fault: Any) -> RefusedError:
     """What an `error` event says: a `protocol.Fault`."""
-    status = {"authentication_error": 401, "permission_error": 403, "rate_limit_error": 429, "server_error": 500,
-              }.get(fault.type, 404 if fault.code.endswith("not_found") else 400)
+    status = _STATUS_OF_CODE.get(fault.code) or _STATUS_OF_TYPE.get(fault.type) or 400
     return _kind_of(status)(fault.message, status=status, code=fault.code, param=fault.param)
+
+
+_STATUS_OF_CODE = {"session_gone": 404, "model_not_found": 404, "draining": 503}
+_STATUS_OF_TYPE = {"authentication_error": 401, "permission_error": 403, "rate_limit_error": 429, "server_error": 500}
 
 
 def _kind_of(status: int) -> type[RefusedError]:

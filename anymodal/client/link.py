@@ -35,7 +35,7 @@ from anymodal.client.options import Backoff, Options
 from anymodal.client.outbox import Outbox
 from anymodal.client.transport import Connection, DroppedError, Transport
 from anymodal.errors import AnymodalError, PacketError
-from anymodal.protocol import Ack, ErrorEvent, Resumed, SessionConfig, SessionCreated, client_events
+from anymodal.protocol import Ack, ErrorEvent, Fault, Resumed, SessionConfig, SessionCreated, client_events
 
 OVER = 1000  # the server ended the session itself
 USELESS = {1002: "the protocol was broken", 1003: "it takes no such message", 1007: "a message was no text",
@@ -69,6 +69,7 @@ class Link:
         self.connected = asyncio.Event()
         self.outbox: Outbox | None = None  # once the server has said where numbers go on
         self._closing = False
+        self._last_word: Fault | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -142,7 +143,7 @@ class Link:
                 self._end_if_useless(why)
                 self.connected.clear()
                 self._on_event(ConnectionLost(str(why)))
-                connection, first = await self._reconnect(backoff, moved_s)
+                connection, first = await self._reconnect(backoff, moved_s, why)
                 self._welcome(first, time.monotonic() - lost_s)
         except AnymodalError as error:
             self._end(error)
@@ -164,6 +165,7 @@ class Link:
     async def _serve(self, connection: Connection) -> DroppedError:
         """Both ways until the connection drops; says how."""
         self.connected.set()
+        self._last_word = None
         tasks = [asyncio.create_task(self._receive_all(connection)), asyncio.create_task(self._send_all(connection))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -195,6 +197,8 @@ class Link:
             return
         number = number_of(event)
         if isinstance(event, Resumed) or number <= self.last:
+            if isinstance(event, ErrorEvent):  # of the connection: why it is closed now
+                self._last_word = event.error
             return  # had before
         self.events_lost += number - self.last - 1
         self.last = number
@@ -263,24 +267,22 @@ class Link:
         self.outbox = Outbox(self._options.buffer_bytes)
         self._take(first)
 
-    async def _reconnect(self, backoff: Backoff, moved_s: float) -> tuple[Connection, Any]:
+    async def _reconnect(self, backoff: Backoff, moved_s: float, why: Exception) -> tuple[Connection, Any]:
         """Try until it works. Raises UnreachableError once nothing has moved for long, and what there is no use against."""
         wait_s = backoff.next_s()
-        while True:
+        while time.monotonic() + wait_s - moved_s < self._options.reconnect_s:
             await asyncio.sleep(wait_s)
             try:
                 return await self._connect()
             except (UnreachableError, OverloadedError, ServerFaultError, ProtocolError) as error:
-                wait_s = max(backoff.next_s(), getattr(error, "retry_after_s", None) or 0.0)
-                if time.monotonic() + wait_s - moved_s > self._options.reconnect_s:
-                    raise UnreachableError(
-                        f"the connection was lost and not had again in {self._options.reconnect_s:g} s: {error}",
-                        fix="is the server running?") from error
+                why, wait_s = error, max(backoff.next_s(), getattr(error, "retry_after_s", None) or 0.0)
+        raise UnreachableError(f"the connection was lost and not had again in {self._options.reconnect_s:g} s: {why}",
+                               fix="is the server running?")
 
     def _end_if_useless(self, drop: DroppedError) -> None:
-        error = _of_close(drop)
+        error, word = _of_close(drop), self._last_word
         if not isinstance(error, UnreachableError | OverloadedError):
-            raise error
+            raise refusal_of_event(word) if word is not None and isinstance(error, InvalidError) else error
 
 
 def _of_close(drop: DroppedError) -> ClientError:

@@ -136,12 +136,15 @@ class LiveSession:
                          encoding: str | None = None) -> None:
         """A frame of video, uint8 (H, W, 3) RGB, shown from `pts_s` (now). Scaled down and thinned out to what the server
         has use for; never waits for the network. Raises PacketError."""
-        modality = self._modality(stream, "video")
+        await self._push_frame(frame, pts_s, stream, self._modality(stream, "video"), encoding)
+
+    async def _push_frame(self, frame: Any, pts_s: float | None, stream: str, modality: str,
+                          encoding: str | None = None) -> None:
         pts_s = self._time(pts_s)
         if not self.frame_due(pts_s, stream):
             self._thinned[stream] += 1
             return
-        wants = self.wants.get(modality)
+        wants = self.wants.get(self._modality(stream, modality))
         async with self._pushing:
             made = await asyncio.to_thread(frame_of, frame, modality, shorter_px=wants and wants.size_px, encoding=encoding)
             self._sent_s[stream] = pts_s
@@ -167,10 +170,10 @@ class LiveSession:
         """Anything of any stream: frames of video, depth and thermal, sound, and the rows of any other sensor, which need
         `rate_hz`. Raises PacketError."""
         known = self._modality(stream, modality)
-        if known != modality:
+        if known != modality and not (known == "video" and modality in FRAMES):  # depth may be shown as pictures
             raise PacketError(f"stream {stream!r} is {known}, not {modality}", fix="give another stream name")
         if modality in FRAMES:
-            await self.push_frame(data, pts_s, stream=stream)
+            await self._push_frame(data, pts_s, stream, modality)
         elif modality == "audio":
             await self.push_audio(data, pts_s, rate_hz=rate_hz or AUDIO_HZ, stream=stream)
         elif rate_hz is None and modality != "imu":

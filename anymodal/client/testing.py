@@ -24,14 +24,15 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from anymodal import protocol
-from anymodal.client.errors import UnreachableError, refusal
+from anymodal.client.errors import UnreachableError
 from anymodal.client.options import Options
 from anymodal.client.transport import DroppedError
 from anymodal.types import Evidence
 
 T = TypeVar("T")
 WANTS = {"video": {"rate_hz": 4.0, "size_px": 96}, "audio": {"rate_hz": 16000.0},
-         "imu": {"rate_hz": 50.0, "axes": ["x", "y", "z", "rx", "ry", "rz"]}}
+         "imu": {"rate_hz": 50.0, "axes": ["accel_x_m_s2", "accel_y_m_s2", "accel_z_m_s2", "gyro_x_rad_s", "gyro_y_rad_s",
+                                  "gyro_z_rad_s"]}}
 CALL_TIMEOUT_S = 10.0
 
 
@@ -74,7 +75,6 @@ class FakeServer:
         self.connections = 0
         self._answers: dict[str, Scripted] = {}
         self._refusals: deque[tuple[int, float]] = deque()
-        self._live: set[FakeConnection] = set()
 
     # -- scripting -----------------------------------------------------------------------------------------------
 
@@ -116,30 +116,26 @@ class FakeServer:
 
     async def connect(self, url: str, headers: Mapping[str, str], options: Options) -> FakeConnection:
         await asyncio.sleep(0)
-        self._admit(url, headers.get("Authorization"))
-        query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
         self.connections += 1
-        takes, gives = self.cuts.popleft() if self.cuts else (None, None)
+        if self._refusals:
+            status, _ = self._refusals.popleft()
+            if not status:
+                raise UnreachableError(f"no connection to {url}")
+            return _refusing("rate_limit_error" if status == 429 else "server_error", "server_busy", "too busy", 1013)
+        if self.api_key and headers.get("Authorization") != f"Bearer {self.api_key}":
+            return _refusing("authentication_error", "invalid_api_key", "the API key is not known", 1008)
+        query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
         name = query.get("anymodal_session")
         if name is None:
             session = FakeSession(self, f"session-{len(self.sessions) + 1}")
             self.sessions[session.id] = session
         elif name not in self.sessions or self.sessions[name].token != query.get("anymodal_token"):
-            raise refusal(404, _error("session_not_found", "no such session"), {})
+            return _refusing("invalid_request_error", "session_gone", "there is no such session", 1008)
         else:
             session = self.sessions[name]
-        connection = FakeConnection(session, takes, gives)
+        connection = FakeConnection(session, *(self.cuts.popleft() if self.cuts else (None, None)))
         session.join(connection, None if name is None else int(query["anymodal_last"]))
         return connection
-
-    def _admit(self, url: str, key: str | None) -> None:
-        if self._refusals:
-            status, retry_after_s = self._refusals.popleft()
-            if not status:
-                raise UnreachableError(f"no connection to {url}")
-            raise refusal(status, _error("server_busy", "too busy"), {"retry-after": str(retry_after_s)})
-        if self.api_key and key != f"Bearer {self.api_key}":
-            raise refusal(401, _error("invalid_api_key", "the API key is not known"), {})
 
     async def _http(self, request: httpx.Request) -> httpx.Response:
         if self._refusals:
@@ -313,7 +309,7 @@ class FakeSession:
     def _rule(self, event: dict[str, Any]) -> None:
         what, name = event["type"].rpartition(".")[2], event.get("name")
         if what in ("pause", "resume", "remove") and name not in self.rules:
-            self._fault(event, "rule_not_found", f"no rule {name!r}")
+            self._fault(event, "invalid_session", f"no rule {name!r}")
             return
         if what == "add":
             self._rules_made += 1
@@ -336,16 +332,19 @@ class FakeSession:
 class FakeConnection:
     """`takes`, `gives`: after so many events of the client and of the server it breaks; the next is lost."""
 
-    def __init__(self, session: FakeSession, takes: int | None, gives: int | None) -> None:
+    def __init__(self, session: FakeSession | None, takes: int | None = None, gives: int | None = None) -> None:
         self._session, self._takes, self._gives = session, takes, gives
         self._queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-        self._dead: int | None = None
+        self._dead = False
+        self._close: DroppedError | None = None
 
     def give(self, event: dict[str, Any]) -> None:
         self._queue.put_nowait(event)
 
-    def die(self, code: int) -> None:
-        self._dead = code
+    def die(self, code: int, reason: str = "cut", *, at_once: bool = True) -> None:
+        """With what is under way in it, or behind that."""
+        self._close = DroppedError(code, reason)
+        self._dead = at_once
         self._queue.put_nowait(None)
 
     async def send(self, text: str) -> None:
@@ -359,6 +358,7 @@ class FakeConnection:
 
     async def receive(self) -> str:
         event = await self._queue.get()
+        self._dead = self._dead or event is None
         self._check()
         if self._gives == 0:
             self._session.cut()
@@ -367,12 +367,21 @@ class FakeConnection:
         return json.dumps(event)
 
     async def close(self) -> None:
-        if self._dead is None:
+        if self._close is None and self._session:
             self._session.cut(1000)
 
     def _check(self) -> None:
-        if self._dead is not None:
-            raise DroppedError(self._dead, "cut")
+        if self._dead:
+            raise self._close
+
+
+def _refusing(kind: str, code: str, message: str, close: int) -> FakeConnection:
+    """A connection that says why not, and closes."""
+    connection = FakeConnection(None)
+    connection.give({"type": "error", "event_id": "refusal", "anymodal": {"seq": 0},
+                     "error": {"type": kind, "code": code, "message": message}})
+    connection.die(close, f"{code}: {message}", at_once=False)
+    return connection
 
 
 def _error(code: str, message: str) -> str:
