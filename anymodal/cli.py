@@ -22,6 +22,7 @@ from anymodal import __version__
 from anymodal.commands.ask import ask
 from anymodal.commands.doctor import doctor
 from anymodal.commands.evaluate import evaluate
+from anymodal.commands.live import live
 from anymodal.commands.playground import playground
 from anymodal.commands.train import train
 from anymodal.commands.watch import forget, watch
@@ -91,7 +92,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _name, _command in (("ask", ask), ("watch", watch), ("forget", forget), ("playground", playground),
+for _name, _command in (("ask", ask), ("watch", watch), ("forget", forget), ("live", live), ("playground", playground),
                         ("train", train), ("eval", evaluate), ("doctor", doctor)):
     app.command(_name)(_command)
 

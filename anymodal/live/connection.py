@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from anymodal.errors import InputError, MediaError
@@ -26,7 +28,7 @@ class Connection:
 
     def __init__(self, address: Address, *, wanted: frozenset[str] = frozenset((VIDEO, AUDIO)),
                  open_timeout_s: float = OPEN_TIMEOUT_S, read_timeout_s: float = READ_TIMEOUT_S) -> None:
-        self.address = address
+        self.address, self._read_timeout_s = address, read_timeout_s
         wanted -= {CAMERA: {AUDIO}, MICROPHONE: {VIDEO}}.get(address.kind, set())
         self._container = open_live(address, open_timeout_s, read_timeout_s)
         self.streams = {}
@@ -64,8 +66,11 @@ class Connection:
                 return
             except (av.FFmpegError, OSError) as error:
                 raise lost(self.address, error) from error
+            waited_s = time.perf_counter() - began_s
+            if waited_s > 0.95 * self._read_timeout_s:  # a demuxer hands out its rest when it has waited in vain
+                raise lost(self.address, TimeoutError())
             if packet.size and (packet.dts is not None or packet.pts is not None):
-                yield self._modalities[packet.stream_index], packet, time.perf_counter() - began_s > WAITED_S
+                yield self._modalities[packet.stream_index], packet, waited_s > WAITED_S
 
     def decode(self, packet: Any, *, hurry: bool = False) -> Iterator[Any]:
         """Frames that a packet completes; damaged ones are left out. `hurry`: of video only those that stand alone, until
@@ -93,6 +98,8 @@ def open_live(address: Address, open_timeout_s: float, read_timeout_s: float) ->
     """A PyAV container. Raises MediaError that says what is wrong and how to mend it."""
     options = {"analyzeduration": str(int(PROBE_S * 1e6)), **address.options}
     scheme = address.url.partition("://")[0]
+    if address.format == "alsa":
+        _find_alsa()
     if address.format is None and scheme in ("rtsp", "rtsps", "udp", "tcp"):
         options["timeout"] = str(int(read_timeout_s * 1e6))
     elif address.format is None and address.kind != FILE:
@@ -109,7 +116,7 @@ def open_live(address: Address, open_timeout_s: float, read_timeout_s: float) ->
 def lost(address: Address, error: Exception) -> MediaError:
     """FFmpeg's error as ours."""
     number = getattr(error, "errno", None)
-    if isinstance(error, av.ExitError):
+    if isinstance(error, (av.ExitError, TimeoutError)):
         return MediaError(f"{address.shown}: nothing came in time", fix="check that it is sending")
     reason = hide(getattr(error, "strerror", None) or str(error))
     if address.kind == CAMERA or address.kind == MICROPHONE:
@@ -122,6 +129,15 @@ def lost(address: Address, error: Exception) -> MediaError:
     fix = "check user and password" if "401" in reason or "403" in reason else \
         fixes.get(number, "check the address and the network")
     return MediaError(f"{address.shown}: {reason}", fix=fix)
+
+
+def _find_alsa() -> None:
+    """PyAV's own ALSA looks for its configuration where it was built; the system's is that of the user's devices."""
+    plugins = sorted(Path("/usr/lib").glob("*-linux-gnu/alsa-lib"))
+    for name, paths in (("ALSA_CONFIG_PATH", [Path("/usr/share/alsa/alsa.conf")]), ("ALSA_PLUGIN_DIR", plugins[:1])):
+        for path in paths:
+            if path.exists():
+                os.environ.setdefault(name, str(path))
 
 
 def _how_to_list(address: Address) -> str:

@@ -55,9 +55,10 @@ class VideoGrid:
         if self._held is not None:
             self._held = (self._held[0], self._held[1] - seconds)
 
-    def reset(self) -> None:
-        """The connection is another one: what was on show is no longer."""
+    def end(self) -> Iterator[Packet]:
+        """The connection has ended: what was on show is no longer."""
         self._held = None
+        return iter(())
 
     def _ceil(self, at_s: float) -> int:
         return math.ceil((Fraction(at_s) - Fraction(EPSILON_S)) * self._rate_hz)
@@ -72,7 +73,8 @@ class AudioGrid:
         self._next = math.ceil(start_s * self._rate_hz)  # the first sample that was not given yet
         self._size = max(1, int(self._rate_hz * PACKET_S))
         self._waiting: list[np.ndarray] = []  # they end before `_next`
-        self.reset()
+        self._resampler, self._source_hz, self._expected_s, self._at = None, 0, 0.0, 0
+        self._to_mono = ToMono()
 
     def put(self, frame: Any, at_s: float) -> Iterator[Packet]:
         source_hz = frame.sample_rate
@@ -92,7 +94,7 @@ class AudioGrid:
         if self._resampler is not None:
             if self._source_hz != self._rate_hz:
                 yield from self._give(pull(self._resampler, None))
-            self._resampler = None
+            self._resampler, self._to_mono = None, ToMono()
         yield from self._flush()
 
     def shift(self, seconds: float) -> None:
@@ -100,10 +102,6 @@ class AudioGrid:
         self._next -= moved
         self._at -= moved
         self._expected_s -= seconds
-
-    def reset(self) -> None:
-        self._resampler, self._source_hz, self._expected_s, self._at = None, 0, 0.0, 0
-        self._to_mono = ToMono()
 
     def _give(self, samples: np.ndarray) -> Iterator[Packet]:
         """Samples from index `_at` on, less what was given before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import random
 import threading
@@ -12,7 +13,7 @@ from dataclasses import replace
 
 from anymodal.errors import InputError, MediaError, PacketError
 from anymodal.live.address import FILE, Address
-from anymodal.live.clock import MediaClock
+from anymodal.live.clock import LATE_S, MediaClock
 from anymodal.live.record import Recorder
 from anymodal.live.source import Limits, News, Source, Status, new_source, ticks
 from anymodal.media.spec import VIDEO, StreamSpec
@@ -52,7 +53,7 @@ class Live:
         self._names: list[dict[str, str]] = []  # of each source, modality -> stream
         self._thread: threading.Thread | None = None
         self._by_stream: dict[str, Source] = {}
-        self._newest_s = 0.0
+        self._newest_s, self._until_s = 0.0, math.inf
 
     def open(self, *, wait: bool = False) -> list[str]:
         """Connect to all; returns what is wrong with those that did not open: they are tried again. Raises MediaError if
@@ -77,22 +78,23 @@ class Live:
         """Name -> modality of the session's streams: a modality's name where only one source has it."""
         return {name: modality for streams in self._names for modality, name in streams.items()}
 
-    def begin(self, push: Callable[[Packet], None], start_s: float = 0.0) -> None:
-        """From now on push what is due; now is `start_s` of media time."""
+    def begin(self, push: Callable[[Packet], None], start_s: float = 0.0, until_s: float = math.inf) -> None:
+        """From now on push what is due; now is `start_s` of media time, and what is of `until_s` or later is left out."""
         self.clock.begin(start_s)
-        self._newest_s = start_s
+        self._newest_s, self._until_s = start_s, until_s
         if self._recorder is not None:
             self._recorder.connect({s.name: s.opened_streams for s in self.sources if s.opened_streams})
         for source, streams in zip(self.sources, self._names, strict=True):
             self._by_stream |= dict.fromkeys(streams.values(), source)
-            source.begin(streams)
+            source.begin(streams, start_s)
         self._thread = threading.Thread(target=self._pump, args=(push,), name="push live sources", daemon=True)
         self._thread.start()
 
     @property
     def is_over(self) -> bool:
         """Nothing more will come."""
-        return self.error is not None or all(source.is_over for source in self.sources)
+        return (self.error is not None or self.clock.now_s() > self._until_s + LATE_S
+                or all(source.is_over for source in self.sources))
 
     def news(self) -> Iterator[News]:
         """What has happened to the sources and was not told yet."""
@@ -131,7 +133,8 @@ class Live:
                 now_s = self.clock.now_s()
                 for source in self.sources:
                     for packet in source.due(now_s):
-                        self._push(push, packet)
+                        if packet.pts_s < self._until_s:
+                            self._push(push, packet)
                     source.look_after()
                 self.clock.hold(max(0.0, now_s - self._newest_s - LONGEST_GAP_S))
         except Exception as error:  # the session's: it is full, closed or taken over

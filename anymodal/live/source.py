@@ -100,6 +100,7 @@ class Source:
         self._held_s, self._step_s = self.limits.held_s, 1.0
         self._timeline = Timeline(clock)
         self._was_lost, self._is_live = "", False
+        self._live_since_s = 0.0
         self._generation = 0
         self._alive_s = time.monotonic()
 
@@ -111,9 +112,8 @@ class Source:
         self._thread = threading.Thread(target=self._run, args=(self._generation,), name=f"read {self.name}", daemon=True)
         self._thread.start()
 
-    def begin(self, streams: Mapping[str, str]) -> None:
-        """Read, for these streams of the session."""
-        start_s = self.clock.now_s()
+    def begin(self, streams: Mapping[str, str], start_s: float) -> None:
+        """Read, for these streams of the session, from `start_s` of media time on."""
         self.streams = dict(streams)
         self._grids = {m: new_grid(name, self.specs[m], start_s) for m, name in streams.items() if m in (VIDEO, AUDIO)}
         self._step_s = common_step_s([exact(self.specs[m].rate_hz) for m in self._grids])
@@ -157,8 +157,8 @@ class Source:
     def status(self) -> Status:
         now = time.monotonic()
         with self._lock:
-            rates = {m: sum(n for at, n in meter if now - at <= METER_S) / METER_S for m, meter in self._meters.items()
-                     if m in self.streams}
+            since_s = min(METER_S, max(now - self._live_since_s, 0.5))
+            rates = {m: sum(n for at, n in self._meters[m] if now - at <= since_s) / since_s for m in self.streams}
             held_s = max(0.0, self._waiting[-1].pts_s - self.clock.now_s()) if self._waiting else 0.0
         text = self._was_lost
         if self.state == WAITING:
@@ -186,6 +186,7 @@ class Source:
             except Exception as error:
                 reason = error.message if isinstance(error, AnymodalError) else f"{type(error).__name__}: {error}"
             finally:
+                self._end_connection(generation)
                 opened.close()
             if not self._is_mine(generation):
                 return
@@ -228,7 +229,7 @@ class Source:
         return opened.finite
 
     def _begin_connection(self, connection: Connection) -> None:
-        self.state, self.error = LIVE, None
+        self.state, self.error, self._live_since_s = LIVE, None, time.monotonic()
         self._reconnect.connected()
         if connection.finite and self._is_live:
             raise MediaError("it has ended", fix="it goes on when it is sent again")
@@ -236,10 +237,14 @@ class Source:
         self._timeline = Timeline(self.clock, self._newest_s)
         self._held_s = math.inf if connection.finite else (
             self.limits.held_in_segments_s if connection.segmented else self.limits.held_s)
-        for grid in self._grids.values():
-            grid.reset()
         if self._recorder is not None:
             self._recorder.connect({self.name: connection.streams})
+
+    def _end_connection(self, generation: int) -> None:
+        """What the grids still hold is as good as what was given."""
+        for grid in self._grids.values():
+            for made in grid.end():
+                self._put(made, generation)
 
     def _read(self, connection: Connection, generation: int) -> None:
         edge = not (connection.finite or connection.segmented)  # begin with what is new
@@ -334,7 +339,7 @@ class FileSource(Source):
         return True
 
     def _begin_connection(self, media: Any) -> None:
-        self.state, self._held_s = LIVE, math.inf
+        self.state, self._held_s, self._live_since_s = LIVE, math.inf, time.monotonic()
         self._began_s = self._newest_s
         self._tell(News(self.name, LIVE, self._began_s))
 

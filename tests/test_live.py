@@ -1,0 +1,474 @@
+"""Live sources against real servers on loopback, which are killed and started again; `anymodal live` in a terminal.
+
+FFmpeg serves MPEG-TS over HTTP, UDP and TCP, and HLS through Python's http.server; GStreamer serves RTSP. A test whose
+server is not installed is skipped and says what brings it.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anymodal.errors import InputError, MediaError, OutputError
+from anymodal.live import address
+from anymodal.live.clock import LATE_S, MediaClock, Timeline, common_step_s
+from anymodal.live.grid import AudioGrid, VideoGrid
+from anymodal.live.live import Live
+from anymodal.live.reconnect import Backoff, Reconnect
+from anymodal.live.record import Recorder
+from anymodal.live.source import Limits, News, Source
+from anymodal.media.spec import StreamSpec
+from anymodal.testing import FakeClock, gradient_frame, make_video
+from anymodal.types import Packet
+
+SPECS = {"video": StreamSpec("video", 20, 32), "audio": StreamSpec("audio", 16000)}
+LIMITS = Limits(open_timeout_s=10, read_timeout_s=3, backoff=Backoff(first_s=0.2, most_s=0.5))
+FFMPEG = shutil.which("ffmpeg")
+needs_ffmpeg = pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg here: install Debian's package ffmpeg")
+SERVER_PYTHON = "/usr/bin/python3"  # the system's, which Debian's GStreamer bindings are made for
+RTSP_PACKAGES = "python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly"
+RTSP_SERVER = """
+import sys, gi
+gi.require_version("Gst", "1.0"); gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer
+Gst.init(None)
+if not all(Gst.ElementFactory.find(name) for name in ("x264enc", "rtph264pay", "rtppcmapay")): sys.exit(3)
+if len(sys.argv) < 2: sys.exit(0)
+server, factory = GstRtspServer.RTSPServer(), GstRtspServer.RTSPMediaFactory()
+server.set_address("127.0.0.1"); server.set_service(sys.argv[1])
+factory.set_launch("( videotestsrc is-live=true ! video/x-raw,width=64,height=64,framerate=10/1 ! x264enc "
+    "tune=zerolatency speed-preset=ultrafast key-int-max=5 ! rtph264pay name=pay0 pt=96 "
+    "audiotestsrc is-live=true ! audio/x-raw,rate=8000,channels=1 ! alawenc ! rtppcmapay name=pay1 pt=8 )")
+factory.set_shared(True)
+server.get_mount_points().add_factory("/live", factory)
+server.attach(None)
+GLib.MainLoop().run()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def wait_for(condition, seconds: float = 20.0, what: str = "") -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"{what or condition} has not come in {seconds} s"
+        time.sleep(0.02)
+
+
+def has_rtsp() -> bool:
+    if not Path(SERVER_PYTHON).exists():
+        return False
+    return subprocess.run([SERVER_PYTHON, "-c", RTSP_SERVER], capture_output=True, timeout=30).returncode == 0
+
+
+# -- clocks and attempts ------------------------------------------------------------------------------------------
+
+
+def test_attempts_come_later_each_time_and_not_at_once():
+    backoff = Backoff(first_s=1, most_s=20, jitter=0.25)
+    for attempt, middle_s in ((1, 1), (2, 2), (3, 4), (5, 16), (6, 20), (1000, 20)):
+        waits = [backoff.wait_s(attempt, random.Random(seed)) for seed in range(50)]
+        assert middle_s * 0.75 <= min(waits) < max(waits) <= middle_s * 1.25 and len(set(waits)) > 40
+    with pytest.raises(ValueError, match="not a backoff"):
+        Backoff(first_s=2, most_s=1)
+
+
+def test_a_connection_that_held_starts_the_attempts_over():
+    clock = FakeClock()
+    attempts = Reconnect(Backoff(first_s=1, most_s=60, jitter=0, steady_s=10), clock=clock)
+    assert [attempts.lost() for _ in range(3)] == [1, 2, 4]
+    clock.advance(3)
+    assert attempts.left_s == 1
+    attempts.connected()
+    clock.advance(9)
+    assert attempts.lost() == 8  # it flaps
+    attempts.connected()
+    clock.advance(10)
+    assert (attempts.lost(), attempts.attempt) == (1, 1)
+
+
+def test_a_connection_is_laid_onto_the_clock():
+    clock = FakeClock()
+    media = MediaClock(clock=clock)
+    clock.advance(5)
+    line = Timeline(media)
+    assert line.arrived("video", 1000.0, True) == 0 and line.at("video", 1000.0) == 5
+    assert line.at("audio", Fraction(2001, 2)) == 5.5  # a stream of the same source keeps its distance
+    clock.advance(LATE_S)
+    assert line.arrived("video", 1000.0, True) == 0  # a little late is not late
+    clock.advance(3)
+    assert line.arrived("video", 1000.5, False) == 0 and line.at("video", 1000.5) == 5.5  # it was us who were slow
+    line = Timeline(media)
+    line.arrived("video", 0.0, True)
+    clock.advance(4)
+    assert line.arrived("video", 0.5, True) == 3.5  # nothing came for 4 s
+    assert line.at("video", 0.5) == media.now_s() == line.at("audio", 0.5)
+
+
+def test_a_stream_whose_times_do_not_agree_is_moved_alone():
+    clock = FakeClock()
+    line = Timeline(MediaClock(clock=clock))
+    line.arrived("video", 100.0, True)
+    for i in range(1, 5):
+        clock.advance(0.1)
+        line.arrived("video", 100 + i / 10, True)
+        line.arrived("audio", 50 + i / 10, True)
+    assert line.at("video", 100.4) == pytest.approx(0.4) == line.at("audio", 50.4)
+
+
+def test_time_goes_on_over_a_gap_and_never_back():
+    clock = FakeClock()
+    media = MediaClock(start_s=10, clock=clock)
+    first = Timeline(media)
+    first.arrived("video", 0.0, True)
+    assert first.at("video", 2.0) == 12
+    clock.advance(1)
+    second = Timeline(media, first_s=12.0)  # what came is ahead of the clock by a second
+    second.arrived("video", 0.0, True)
+    assert second.at("video", 0.0) == 12
+    clock.advance(7200)
+    media.hold(7000)
+    assert media.now_s() == 211
+
+
+def test_the_step_that_stays_on_every_grid():
+    assert common_step_s([Fraction(4), Fraction(16000)]) == 0.25
+    assert common_step_s([Fraction(1, 3), Fraction(2)]) == 3
+    assert common_step_s([]) == 1
+
+
+# -- names and addresses ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "name", "url"), [
+    ("rtsp://user:secret@cam.local/live", "cam.local", "rtsp://user:secret@cam.local/live"),
+    ("front=http://192.0.2.7/x.m3u8?a=b", "front", "http://192.0.2.7/x.m3u8?a=b"),
+    ("udp://:1234", "stream", "udp://:1234"),
+])
+def test_addresses(text, name, url):
+    found = address.parse(text)
+    assert (found.name, found.url) == (name, url) and "secret" not in found.shown
+    assert "file" not in found.options["protocol_whitelist"].split(",")
+
+
+@pytest.mark.parametrize(("text", "wanted"), [
+    ("ftp://x/y", "no live source (did you mean 'tcp'?)"), ("rtsp:///x", "names no host"),
+    ("nowhere.mp4", "no file nowhere.mp4"), (" ", "a source is empty"), ("gopher://h/", "the scheme 'gopher'"),
+])
+def test_bad_addresses(text, wanted):
+    with pytest.raises(InputError) as raised:
+        address.parse(text)
+    assert wanted in str(raised.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of Linux's devices")
+def test_devices():
+    assert [(a.url, a.format, a.name) for a in map(address.camera, ("/dev/video2", "2", "yard=x11grab::0"))] == [
+        ("/dev/video2", "v4l2", "camera"), ("/dev/video2", "v4l2", "camera"), (":0", "x11grab", "yard")]
+    assert [(a.url, a.format) for a in map(address.microphone, ("default", "hw:1", "pulse:x"))] == [
+        ("default", "alsa"), ("hw:1", "alsa"), ("x", "pulse")]
+    with Live([address.camera("/dev/video-none")], SPECS, limits=LIMITS) as live, pytest.raises(MediaError) as raised:
+        live.open()
+    assert "camera /dev/video-none cannot be used: No such file" in str(raised.value)
+
+
+# -- grids and shedding -------------------------------------------------------------------------------------------
+
+
+def video_frame(number: int):
+    import av
+
+    return av.VideoFrame.from_ndarray(gradient_frame(32, number), "rgb24")
+
+
+def sound_frame(samples: np.ndarray, rate_hz: int):
+    import av
+
+    frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="flt", layout="mono")
+    frame.sample_rate = rate_hz
+    return frame
+
+
+def test_frames_onto_the_grid():
+    grid = VideoGrid("v", StreamSpec("video", 4, 32))
+    given = [p for i in range(30) for p in grid.put(video_frame(i), 0.1 + i / 10)]
+    assert [p.pts_s for p in given] == [i / 4 for i in range(1, 12)]
+    shown = [int(np.argmin([np.abs(p.data.astype(int) - gradient_frame(32, i)).sum() for i in range(30)])) for p in given]
+    assert shown == [1, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26]  # the last frame at or before each time
+    assert len(list(grid.put(video_frame(0), 60.0))) == 8  # a frame is held for two seconds, not for a minute
+    list(grid.end())
+    assert list(grid.put(video_frame(1), 61.0)) == [] and [p.pts_s for p in grid.put(video_frame(1), 61.3)] == [61, 61.25]
+
+
+def test_sound_onto_the_grid_over_two_connections():
+    grid = AudioGrid("a", StreamSpec("audio", 16000))
+    t_s = np.arange(44100) / 44100
+    tone = np.sin(2 * np.pi * 200 * t_s)
+
+    def connection(at_s: float) -> list[Packet]:
+        put = [p for i in range(0, 44100, 1024)
+               for p in grid.put(sound_frame(tone[i:i + 1024], 44100), at_s + i / 44100)]
+        return [*put, *grid.end()]
+
+    first, second = connection(0.5), connection(1.25)  # a quarter of a second of it has been given already
+    for packets, begin_s, end_s in ((first, 0.5, 1.5), (second, 1.5, 2.25)):
+        assert packets[0].pts_s == pytest.approx(begin_s, abs=1e-3)
+        joined = np.concatenate([p.data for p in packets])
+        assert packets[0].pts_s + len(joined) / 16000 == pytest.approx(end_s, abs=2e-3)
+        for before, after in zip(packets, packets[1:]):
+            assert after.pts_s == pytest.approx(before.pts_s + len(before.data) / 16000)
+    joined = np.concatenate([p.data for p in first])
+    wanted = np.sin(2 * np.pi * 200 * np.arange(len(joined)) / 16000)
+    assert np.abs(joined - wanted)[200:-200].max() < 0.02
+
+
+def test_what_waits_too_long_is_shed_and_time_is_not_turned_back():
+    clock = FakeClock()
+    media = MediaClock(clock=clock)
+    source = Source(address.parse("udp://127.0.0.1:9"), SPECS, media, limits=LIMITS)
+    source.begin({"video": "v"}, 0.0)
+    source._timeline.offset_s = 0.0
+
+    def put(pts_s: float) -> None:
+        source._put(Packet("v", "video", pts_s, np.zeros(1), 20.0), 0)
+
+    put(0.0)
+    assert [p.pts_s for p in source.due(media.now_s())] == [0.0] and source.due(0.0) == []
+    for i in range(1, 61):  # three seconds of frames at once
+        put(i / 20 + source._timeline.offset_s)
+    times = [p.pts_s for p in source._waiting]
+    assert times == sorted(times) and 0 < times[0] and times[-1] <= LIMITS.held_s
+    assert source.counts["shed"] + len(times) == 60 and source._timeline.offset_s < 0
+
+
+# -- servers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("live")
+
+
+@pytest.fixture(scope="module")
+def clip(folder) -> Path:
+    """A minute in which it flashes and beeps at every second, for 0.2 s each."""
+    hz, rate_hz = 20, 16000
+    dark, bright = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)
+    frames = [bright if i % hz < 4 else dark for i in range(60 * hz)]
+    t_s = np.arange(60 * rate_hz) / rate_hz
+    beeps = (0.5 * np.sin(2 * np.pi * 440 * t_s) * (t_s % 1 < 0.2)).astype(np.float32)
+    return make_video(folder / "clip.ts", frames, rate_hz=hz, audio=beeps, audio_hz=rate_hz, container_format="mpegts",
+                      options={"preset": "ultrafast", "tune": "zerolatency", "g": "5", "threads": "1"})
+
+
+class Server:
+    """One that is started, killed and started again. `start(again)` returns its processes."""
+
+    def __init__(self, kind: str, clip: Path, folder: Path) -> None:
+        self.kind, self.clip, self.folder, self.port = kind, clip, folder / kind, free_port()
+        self.folder.mkdir()
+        self.processes: list[subprocess.Popen] = []
+        path = {"http": "/x", "hls": "/live.m3u8", "rtsp": "/live"}.get(kind, "")
+        self.url = f"{'http' if kind == 'hls' else kind}://127.0.0.1:{self.port}{path}"
+
+    def start(self, *, again: bool = False) -> None:
+        if self.kind == "rtsp":
+            self._run([SERVER_PYTHON, "-c", RTSP_SERVER, str(self.port)])
+            return
+        begin = ["-ss", "20"] if again else []
+        play = [FFMPEG, "-v", "error", "-re", *begin, "-i", str(self.clip), "-c", "copy"]
+        if self.kind == "hls":
+            shutil.rmtree(self.folder)
+            self.folder.mkdir()
+            self._run([*play, "-f", "hls", "-hls_time", "0.5", "-hls_list_size", "5", str(self.folder / "live.m3u8")])
+            self._run([sys.executable, "-m", "http.server", str(self.port), "--bind", "127.0.0.1", "-d", str(self.folder)])
+            wait_for((self.folder / "live.m3u8").exists, what="the playlist")
+        else:
+            listen = {"http": ["-listen", "1", self.url], "tcp": [f"{self.url}?listen=1"],
+                      "udp": [f"{self.url}?pkt_size=1316"]}[self.kind]
+            self._run([*play, "-f", "mpegts", *listen])
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        self.processes.clear()
+
+    def _run(self, argv: list[str]) -> None:
+        self.processes.append(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                               stderr=subprocess.DEVNULL))
+
+
+class Watched:
+    """What came of a source whose server was killed and started again."""
+
+    def __init__(self, server: Server, record: Path | None = None) -> None:
+        self.packets: list[tuple[float, Packet]] = []
+        self.news: list[News] = []
+        recorder = None if record is None else Recorder(record)
+        try:
+            server.start()
+            with Live([address.parse(server.url)], SPECS, limits=LIMITS, record=recorder) as live:
+                self.wrong = live.open(wait=True)
+                wait_for(lambda: all(s.found for s in live.sources), what=f"{server.kind} server")
+                self.streams = live.streams
+                live.begin(lambda packet: self.packets.append((live.clock.now_s(), packet)))
+                wait_for(lambda: self._newest_s() > 3, what=f"{server.kind}: packets")
+                server.kill()
+                wait_for(lambda: self._told(live, "lost"), what=f"{server.kind}: the loss")
+                time.sleep(0.5)
+                server.start(again=True)
+                wait_for(lambda: self._told(live, "gap"), what=f"{server.kind}: the return")
+                back_s = live.clock.now_s()
+                wait_for(lambda: self._newest_s() > back_s + 2, what=f"{server.kind}: packets after the gap")
+                self.status = live.status()[0]
+        finally:
+            server.kill()
+
+    def _newest_s(self) -> float:
+        return max((p.pts_s for _, p in self.packets), default=0.0)
+
+    def _told(self, live: Live, kind: str) -> bool:
+        self.news += live.news()
+        return any(news.kind == kind for news in self.news)
+
+    def of(self, modality: str) -> list[Packet]:
+        return [p for _, p in self.packets if p.modality == modality]
+
+
+@pytest.fixture(scope="module")
+def watched(clip, folder):
+    """kind -> a Watched to come: all of them at the same time."""
+    kinds = [*(("http", "hls", "udp", "tcp") if FFMPEG else ()), *(("rtsp",) if has_rtsp() else ())]
+    with ThreadPoolExecutor(len(kinds) or 1) as pool:
+        yield {kind: pool.submit(Watched, Server(kind, clip, folder), folder / f"{kind}.mkv") for kind in kinds}
+
+
+def result(watched: dict[str, Future], kind: str) -> Watched:
+    if kind not in watched:
+        packages = RTSP_PACKAGES if kind == "rtsp" else "ffmpeg"
+        pytest.skip(f"no {kind} server here: install Debian's packages {packages}")
+    return watched[kind].result(timeout=120)
+
+
+KINDS = pytest.mark.parametrize("kind", ["http", "hls", "udp", "tcp", "rtsp"])
+
+
+@KINDS
+def test_a_server_that_is_killed_and_started_again(watched, kind):
+    seen = result(watched, kind)
+    assert seen.streams == {"video": "video", "audio": "audio"}
+    gap = next(news for news in seen.news if news.kind == "gap")
+    assert gap.t_s - gap.from_s > 0.4 and gap.text
+    assert seen.status.counts["lost"] >= 1 and seen.status.counts["gaps"] >= 1
+    for modality in ("video", "audio"):
+        packets = seen.of(modality)
+        ends = [p.pts_s + (len(p.data) / p.rate_hz if modality == "audio" else 0) for p in packets]
+        assert all(after.pts_s >= end - 1e-6 for end, after in zip(ends, packets[1:])), "time went back"
+        inside = [p.pts_s for p in packets if gap.from_s + 0.3 < p.pts_s < gap.t_s - 0.3]
+        assert inside == [], "the gap is not empty"
+        assert any(p.pts_s > gap.t_s for p in packets) and any(p.pts_s < gap.from_s for p in packets)
+    late = [now_s - p.pts_s for now_s, p in seen.packets]
+    assert np.median(late) < 0.5  # media time is the time that goes by
+
+
+def onsets(times_s: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """When something begins that was not there 50 ms before."""
+    on = levels > levels.max() / 2
+    begins = times_s[1:][on[1:] & ~on[:-1]]
+    return begins[np.concatenate(([True], np.diff(begins) > 0.3))] if len(begins) else begins
+
+
+def check_sync(flashes_s: np.ndarray, beeps_s: np.ndarray, tolerance_s: float) -> None:
+    assert len(flashes_s) >= 3 and len(beeps_s) >= 3, (flashes_s, beeps_s)
+    off_s = [np.abs(beeps_s - flash_s).min() for flash_s in flashes_s[1:-1]]
+    assert np.median(off_s) < tolerance_s, (flashes_s, beeps_s)
+
+
+@pytest.mark.parametrize("kind", ["http", "hls", "udp", "tcp"])
+def test_picture_and_sound_stay_together(watched, kind):
+    seen = result(watched, kind)
+    video, audio = seen.of("video"), seen.of("audio")
+    flashes_s = onsets(np.array([p.pts_s for p in video]), np.array([p.data.mean() for p in video]))
+    loud = [(p.pts_s + i / 16000, np.abs(p.data[i:i + 160]).max()) for p in audio for i in range(0, len(p.data), 160)]
+    check_sync(flashes_s, onsets(*map(np.array, zip(*loud))), 0.1)
+
+
+def read_recording(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
+    """Times at which it flashes and beeps, and how many frames it has, by decoding all of it."""
+    import av
+
+    bright, loud = [], []
+    with av.open(str(path)) as container:
+        for frame in container.decode():
+            if isinstance(frame, av.VideoFrame):
+                bright.append((frame.time, frame.to_ndarray(format="gray").mean()))
+            else:
+                samples, hz = np.abs(frame.to_ndarray().astype(np.float32)).max(axis=0), frame.sample_rate
+                loud += [(frame.time + i / hz, samples[i:i + 160].max()) for i in range(0, len(samples), 160)]
+    return onsets(*map(np.array, zip(*bright))), onsets(*map(np.array, zip(*loud))), len(bright)
+
+
+@pytest.mark.parametrize("kind", ["http", "udp", "tcp"])
+def test_the_recording_is_in_sync_and_on_the_session_s_clock(watched, folder, kind):
+    seen = result(watched, kind)
+    flashes_s, beeps_s, count = read_recording(folder / f"{kind}.mkv")
+    check_sync(flashes_s, beeps_s, 0.1)
+    gap = next(news for news in seen.news if news.kind == "gap")
+    assert count > 60 and any(f > gap.t_s for f in flashes_s) and any(f < gap.from_s for f in flashes_s)
+    video = seen.of("video")
+    seen_s = onsets(np.array([p.pts_s for p in video]), np.array([p.data.mean() for p in video]))
+    assert np.median([np.abs(seen_s - f).min() for f in flashes_s[1:-1]]) < 0.1
+
+
+RECORDING = """
+import sys, time
+from anymodal.live import address
+from anymodal.live.live import Live
+from anymodal.live.record import Recorder
+from anymodal.media.spec import StreamSpec
+specs = {"video": StreamSpec("video", 4, 32), "audio": StreamSpec("audio", 16000)}
+with Live([address.parse(sys.argv[1])], specs, record=Recorder(sys.argv[2])) as live:
+    live.open(wait=True)
+    live.begin(lambda packet: print(packet.pts_s, flush=True))
+    time.sleep(60)
+"""
+
+
+@needs_ffmpeg
+def test_a_recording_that_is_killed_can_be_read(clip, folder, tmp_path):
+    server = Server("http", clip, tmp_path)
+    server.start()
+    path = tmp_path / "killed.mkv"
+    process = subprocess.Popen([sys.executable, "-c", RECORDING, server.url, path], stdout=subprocess.PIPE, text=True)
+    try:
+        last_s = 0.0
+        while last_s < 5:
+            line = process.stdout.readline()
+            assert line, "it ended"
+            last_s = float(line)
+    finally:
+        process.kill()
+        process.wait()
+        server.kill()
+    flashes_s, beeps_s, _ = read_recording(path)
+    check_sync(flashes_s, beeps_s, 0.1)
+    assert flashes_s[-1] > last_s - 3.5
+    with pytest.raises(OutputError, match="there already"):
+        Recorder(path)
+    with pytest.raises(OutputError, match="no mkv"):
+        Recorder(tmp_path / "x.mp4")
