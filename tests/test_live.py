@@ -271,7 +271,7 @@ def clip(folder) -> Path:
     frames = [bright if i % hz < 4 else dark for i in range(60 * hz)]
     t_s = np.arange(60 * rate_hz) / rate_hz
     beeps = (0.5 * np.sin(2 * np.pi * 440 * t_s) * (t_s % 1 < 0.2)).astype(np.float32)
-    return make_video(folder / "clip.ts", frames, rate_hz=hz, audio=beeps, audio_hz=rate_hz, container_format="mpegts",
+    return make_video(folder / "clip.mp4", frames, rate_hz=hz, audio=beeps, audio_hz=rate_hz,
                       options={"preset": "ultrafast", "tune": "zerolatency", "g": "5", "threads": "1"})
 
 
