@@ -205,6 +205,9 @@ def parse_spec(raw: dict[str, Any], where: str = "bundle") -> BundleSpec:
         raise ConfigError(
             f"{where}: prompt.order names {unknown[0]!r}", fix=nearest(unknown[0], spec.modalities)
         )
+    if spec.search is not None and spec.joint_text is None:
+        raise ConfigError(f"{where}: `search` lists phrases, and there is no joint_text to compare them with",
+                          fix="add a joint_text part, or leave search out")
     _check_window_fits(spec, where)
     return spec
 

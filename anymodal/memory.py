@@ -2,10 +2,11 @@
 
     [system | long-term | recent windows]
 
-Windows are appended whole. When the list is full, a compaction merges old neighbours into long-term entries, each
-laid out like a window that begins where its stretch of time does. The list with the merged entries is in effect some
-windows later, so that it can be prefilled beside the one in use; which window that is follows from the windows alone.
-So does everything here: the same windows give the same list, live or from the log.
+Windows are appended whole; one that repeats the newest in every stream (the change gate saw nothing) only lengthens its
+entry. When the list is full, a compaction merges old neighbours into long-term entries, each laid out like a window that
+begins where its stretch of time does. The list with the merged entries is in effect some windows later, so that it can
+be prepared beside the one in use; which window that is follows from the windows alone. So does everything here: the same
+windows give the same list, live or from the log.
 
 Neighbours are merged by least cost, n_a n_b / (n_a + n_b) x (1 - cosine of their tokens), with n the windows they
 cover (Ward 1963, doi:10.1080/01621459.1963.10500845). A merged token is the mean of the windows' tokens at its place.
@@ -15,7 +16,7 @@ Shapes: N tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,7 +40,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """An entry of the list: windows `first` to `last`, both included, over media time [t0_s, t1_s)."""
+    """An entry of the list: windows `first` to `last`, both included, over media time [t0_s, t1_s).
+
+    repeats: (frames, dropped) of each window that repeats the first one.
+    """
 
     first: int
     last: int
@@ -48,6 +52,7 @@ class Span:
     parts: tuple[Part, ...]
     frames: int = 0
     dropped: int = 0
+    repeats: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of(cls, percept: Percept) -> Span:
@@ -58,6 +63,31 @@ class Span:
     @property
     def windows(self) -> int:
         return self.last - self.first + 1
+
+    @property
+    def whole(self) -> bool:
+        """Are its tokens those of each of its windows, not means?"""
+        return self.windows == 1 + len(self.repeats)
+
+    def shows(self, percept: Percept) -> bool:
+        """Does the next window repeat this entry, in every stream?"""
+        return (self.whole and bool(percept.tokens) and len(percept.tokens) == len(self.parts)
+                and all(t.stream in percept.repeats and t.stream == p.stream and np.array_equal(t.embeds, p.embeds)
+                        for t, p in zip(percept.tokens, self.parts)))
+
+    def longer(self, percept: Percept) -> Span:
+        """With one more window, which repeats it."""
+        parts = tuple(replace(p, windows=p.windows + 1, familiarity=p.familiarity + t.familiarity)
+                      for p, t in zip(self.parts, percept.tokens))
+        return Span(self.first, percept.index, self.t0_s, percept.t1_s, parts, self.frames + percept.frames,
+                    self.dropped + percept.dropped, (*self.repeats, (percept.frames, percept.dropped)))
+
+    def until(self, windows: int) -> Span:
+        """As it was with so many windows; at least one."""
+        gone, t1_s = self.repeats[windows - 1 :], self.t0_s + (self.t1_s - self.t0_s) * windows / self.windows
+        parts = tuple(replace(p, windows=windows, familiarity=p.familiarity * windows / p.windows) for p in self.parts)
+        return Span(self.first, self.first + windows - 1, self.t0_s, t1_s, parts, self.frames - sum(f for f, _ in gone),
+                    self.dropped - sum(d for _, d in gone), self.repeats[: windows - 1])
 
     @property
     def soft_tokens(self) -> int:
@@ -75,10 +105,17 @@ class Compaction:
     after_window: int
     effective_from: int
     entries: tuple[Span, ...]
+    budget_tokens: int = 0  # of the memory; 0: not known
 
     @property
     def key(self) -> str:
         return str(self.after_window)
+
+    def check(self, spec: MemorySpec) -> None:
+        """Raise ConfigError for a memory that has no room for what this one's had."""
+        if spec.budget_tokens < self.budget_tokens:
+            raise ConfigError(f"memory.budget_tokens is {spec.budget_tokens}, the log's memory has {self.budget_tokens}",
+                              fix=f"set memory.budget_tokens to {self.budget_tokens}")
 
     def to_row(self) -> dict[str, Any]:
         """Plain values, and the embeddings in one array of bytes: they are bfloat16 already."""
@@ -86,7 +123,7 @@ class Compaction:
         width = parts[0].embeds.shape[1] if parts else 0
         values = np.concatenate([p.embeds for p in parts]) if parts else np.zeros((0, 0), np.float32)
         return {"window": self.window, "after_window": self.after_window, "effective_from": self.effective_from,
-                "width": width, "values": to_bfloat16(values).view(np.uint8),
+                "budget_tokens": self.budget_tokens, "width": width, "values": to_bfloat16(values).view(np.uint8),
                 "entries": [[e.first, e.last, e.t0_s, e.t1_s, e.frames, e.dropped,
                              [[p.stream, p.modality, len(p.embeds), p.windows, p.familiarity] for p in e.parts]]
                             for e in self.entries]}
@@ -101,7 +138,8 @@ class Compaction:
                 parts.append(Part(stream, modality, values[at : at + count], windows, familiarity))
                 at += count
             entries.append(Span(first, last, t0_s, t1_s, tuple(parts), frames, dropped))
-        return cls(row["window"], row["after_window"], row["effective_from"], tuple(entries))
+        return cls(row["window"], row["after_window"], row["effective_from"], tuple(entries),
+                   row.get("budget_tokens", 0))
 
 
 @dataclass
@@ -121,6 +159,7 @@ class Memory:
     pending: Compaction | None = field(default=None, init=False)
     in_effect_s: float = field(default=0.0, init=False)  # the end of the window that the list came into effect with
     _settled: int = field(default=-1, init=False)  # no compaction before this window
+    _merged: int = field(default=-1, init=False)  # the last window of the entries that a compaction made
     _tokens: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -132,13 +171,22 @@ class Memory:
         return self._tokens
 
     @property
+    def upcoming_tokens(self) -> int:
+        return self.system_tokens + sum(map(self.size, self.upcoming or ()))
+
+    @property
     def last_window(self) -> int:
         return self.entries[-1].last if self.entries else -1
 
     def restore(self, compaction: Compaction) -> None:
-        """Begin as of a compaction; the windows after its `after_window` are to be appended."""
+        """Begin as of a compaction; the windows after its `after_window` are to be appended.
+
+        Raises ConfigError for one that was made with a larger budget; the list is as it was.
+        """
+        compaction.check(self.spec)
         self.entries, self._settled = list(compaction.entries), compaction.effective_from
         self._tokens = self.system_tokens + sum(map(self.size, self.entries))
+        self._merged = compaction.after_window
 
     def size(self, entry: Span) -> int:
         """Tokens of an entry with its label."""
@@ -157,10 +205,10 @@ class Memory:
         if size > self.spec.window_tokens:
             raise ConfigError(f"window {percept.index} has {size} tokens, the memory takes {self.spec.window_tokens} "
                               f"of its {self.spec.budget_tokens}", fix="raise memory.budget_tokens")
-        self.entries.append(entry)
-        self._tokens += size
+        if _add(self.entries, entry, percept, self._merged):
+            self._tokens += size
         if self.upcoming is not None:
-            self.upcoming.append(entry)
+            _add(self.upcoming, entry, percept, self.pending.after_window)
         if self.pending is not None and percept.index >= self.pending.effective_from:
             self._take_effect(percept)
         elif percept.index == self._settled:
@@ -171,6 +219,7 @@ class Memory:
         return None
 
     def _take_effect(self, percept: Percept) -> None:
+        self._merged = self.pending.after_window
         self.entries, self.upcoming, self.pending = self.upcoming, None, None
         self._tokens = self.system_tokens + sum(map(self.size, self.entries))
         self.in_effect_s = percept.t1_s
@@ -182,9 +231,20 @@ class Memory:
             kept += self.size(self.entries[whole])
         room = self.spec.compact_to * self.spec.budget_tokens - self.system_tokens - kept
         merged = tuple(map(_round, merge(self.entries[:whole], room, self.size, self.order)))
-        made = Compaction(percept.index, merged[-1].last, percept.index + self.spec.slices, merged)
+        made = Compaction(percept.index, merged[-1].last, percept.index + self.spec.slices, merged,
+                          self.spec.budget_tokens)
         self.pending, self.upcoming = made, [*merged, *self.entries[whole:]]
         return made
+
+
+def _add(entries: list[Span], entry: Span, percept: Percept, merged: int) -> bool:
+    """Add a window to a list; False: it repeats the newest entry, which covers it now. Entries that a compaction made,
+    up to window `merged`, stay as they were logged."""
+    if entries and entries[-1].first > merged and entries[-1].shows(percept):
+        entries[-1] = entries[-1].longer(percept)
+        return False
+    entries.append(entry)
+    return True
 
 
 # --- merging ---------------------------------------------------------------------------------------------------------

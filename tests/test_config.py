@@ -71,6 +71,12 @@ def test_a_missing_key_is_named():
         parse_spec(raw)
 
 
+def test_what_can_be_searched_for_needs_a_text_tower():
+    with pytest.raises(ConfigError, match="no joint_text") as caught:
+        parse_spec(changed("window_s", 1.0, drop="joint_text"))
+    assert "leave search out" in caught.value.fix
+
+
 @pytest.mark.parametrize(("name", "wanted"), [
     ("tinny", "unknown bundle 'tinny'.*did you mean 'tiny'"),
     ("nowhere/x.yaml", "no bundle file nowhere/x.yaml"),

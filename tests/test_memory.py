@@ -1,5 +1,6 @@
 """The memory keeps to its budget, covers all time in order, and is the same live and from the log; so is the mind."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -95,6 +96,67 @@ def test_a_memory_from_the_log_equals_the_live_one(spec, seed, stop):
     assert [c.key for c in redone] == [c.key for c in made if c not in in_effect], "only what is not in effect yet"
     later = run(live, percepts[stop:])
     assert [c.key for c in later] == [c.key for c in run(rebuilt, percepts[stop:])] and same(live, rebuilt)
+
+
+def still(percepts, seed: int, *, share: float = 0.7, refresh: int = 16) -> list[Percept]:
+    """The same, where most windows repeat an earlier one: as a change gate gives them."""
+    dice, found = np.random.default_rng(seed), []
+    for p in percepts:
+        if found and p.index % refresh and dice.random() < share:
+            source = next(q for q in reversed(found) if not q.repeats)
+            tokens = tuple(replace(t, window=p.index, t0_s=p.t0_s, t1_s=p.t1_s) for t in source.tokens)
+            p = replace(p, tokens=tokens, repeats={t.stream: source.index for t in tokens})
+        found.append(p)
+    return found
+
+
+@settings(max_examples=10, deadline=None)
+@given(specs, st.integers(0, 9), st.integers(30, 170))
+def test_windows_that_repeat_lengthen_an_entry_live_and_from_the_log(spec, seed, stop):
+    live, percepts = Memory(spec, label_tokens, ORDER), still([percept(k, seed) for k in range(170)], seed)
+    made, lengthened = [], 0
+    for p in percepts[:stop]:
+        tokens, count, entries = live.tokens, len(live.entries), live.entries
+        compaction = live.append(p)
+        made += [compaction] if compaction else []
+        if live.entries is entries and len(entries) == count:
+            assert p.repeats and live.tokens == tokens and entries[-1].last == p.index
+            assert [q.embeds.tobytes() for q in entries[-1].parts] == [t.embeds.tobytes() for t in p.tokens]
+            lengthened += 1
+        assert live.tokens == 1 + sum(map(live.size, live.entries)) <= spec.budget_tokens
+        assert sum(e.dropped for e in live.entries) == sum(q.dropped for q in percepts[: p.index + 1])
+    assert lengthened > stop / 3
+    in_effect = [c for c in made if c.effective_from <= stop - 1]
+    rebuilt, first = Memory(spec, label_tokens, ORDER), 0
+    if in_effect:
+        rebuilt.restore(Compaction.from_row(unpack_row(pack_row(in_effect[-1].to_row()))))
+        first = in_effect[-1].after_window + 1
+    run(rebuilt, percepts[first:stop])
+    assert same(live, rebuilt) and [e.repeats for e in live.entries] == [e.repeats for e in rebuilt.entries]
+    assert [c.key for c in run(live, percepts[stop:])] == [c.key for c in run(rebuilt, percepts[stop:])]
+    assert same(live, rebuilt)
+
+
+def test_an_entry_as_it_was_before_it_was_lengthened():
+    memory, then = Memory(MemorySpec(), label_tokens), {}
+    for p in still([percept(k, 3) for k in range(12)], 0, share=1.0):
+        memory.append(p)
+        then[p.index] = memory.entries[-1]
+    (entry,) = memory.entries
+    for index, wanted in then.items():
+        earlier = entry.until(index + 1)
+        assert [getattr(earlier, name) for name in ("first", "last", "t0_s", "t1_s", "frames", "dropped", "repeats")] == [
+            getattr(wanted, name) for name in ("first", "last", "t0_s", "t1_s", "frames", "dropped", "repeats")]
+        assert [(p.windows, p.familiarity) for p in earlier.parts] == [
+            (p.windows, pytest.approx(p.familiarity)) for p in wanted.parts]
+
+
+def test_a_memory_of_a_larger_budget_is_refused():
+    made = run(Memory(MemorySpec(budget_tokens=2048), label_tokens), [percept(k, 1, changes=1) for k in range(300)])
+    small = Memory(MemorySpec(budget_tokens=1024), label_tokens)
+    with pytest.raises(ConfigError, match="is 1024, the log's memory has 2048") as caught:
+        small.restore(Compaction.from_row(unpack_row(pack_row(made[0].to_row()))))
+    assert "memory.budget_tokens" in caught.value.fix and small.entries == []
 
 
 def test_a_compaction_is_in_effect_when_it_says_and_not_before():
@@ -240,6 +302,20 @@ def test_asking_leaves_the_state_alone_and_outlives_a_swap(mind, percepts):
     got += [piece.text for piece in running if isinstance(piece, Delta)]
     assert got == wanted
     assert torch.equal(logits(mind, state), logits(mind, alone))
+
+
+def test_windows_that_repeat_cost_nothing_and_answers_as_of_then_stay(mind, percepts):
+    state, then = mind.open(), {}
+    for p in still(percepts[:10], 1, share=0.8):
+        before = state.trunk.length
+        mind.extend(state, p)
+        assert (state.trunk.length == before) == bool(p.repeats)
+        (then[p.t1_s],) = [a for a in mind.answer(state, "what is it?") if isinstance(a, Answer)]
+    assert len(state.memory.entries) < 8
+    for at_s, wanted in then.items():
+        (answer,) = [a for a in mind.answer(state, "what is it?", at_s=at_s) if isinstance(a, Answer)]
+        assert replace(answer, ttft_s=0, confidence=0) == replace(wanted, ttft_s=0, confidence=0), at_s
+        assert answer.confidence == pytest.approx(wanted.confidence)
 
 
 def test_an_answer_is_cancelled_between_tokens(mind):

@@ -77,12 +77,13 @@ def _attend_prefix(module: nn.Module, query: Tensor, forks: _Pass, scaling: floa
     rows, heads, new, width = query.shape
     keys, values = forks.trunk.layer(module.layer_idx, forks.length)
     folded = query.transpose(0, 1).reshape(1, heads, rows * new, width)
-    places = forks.places(rows, new, query.device).reshape(-1)
     only, spread = _different(module, forks.tree)
     if only is not None:
-        folded, places = folded[:, :, only], places[only]
+        folded = folded[:, :, only]
     mask = None
-    if window is not None and forks.length + int(places.max()) >= window:
+    if window is not None and forks.length + forks.start + new > window:
+        places = forks.places(rows, new, query.device).reshape(-1)
+        places = places if only is None else places[only]
         keys, values = (x[:, :, -min(window, forks.length) :] for x in (keys, values))
         oldest = keys.shape[2] + places[:, None] - window  # sees keys from beyond here
         mask = (torch.arange(keys.shape[2], device=keys.device) > oldest)[None, None]

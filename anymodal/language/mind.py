@@ -125,13 +125,14 @@ class Mind:
         Raises ConfigError for a window that the memory has no room for; the state is as it was.
         """
         memory = state.memory
-        in_use = memory.entries
+        in_use, count = memory.entries, len(memory.entries)
         compaction = memory.append(percept)
         if memory.entries is in_use:
-            state.trunk.extend(self._entry(in_use[-1]))
+            if len(in_use) > count:  # else it repeats what is there
+                state.trunk.extend(self._entry(in_use[-1]))
         else:  # another list came into effect: what is left of it, this window included, is prefilled now
             state.spare, state.trunk, state.beside = state.trunk, state.beside, None
-            state.trunk.extend(self._list(memory.entries)[state.trunk.length :])
+            state.trunk.extend(self._list(memory.entries, state.trunk.length))
         self._prepare(state)
         return compaction
 
@@ -143,10 +144,9 @@ class Mind:
         if state.beside is None:
             spare, state.spare = state.spare, None
             state.beside = spare if spare is not None and spare.clear() else self._trunk()
-        embeds = self._list(memory.upcoming)
-        due = len(embeds) * (memory.last_window - pending.window) // self.spec.memory.slices
-        if due > state.beside.length:
-            state.beside.extend(embeds[state.beside.length : due])
+        due = memory.upcoming_tokens * (memory.last_window - pending.window) // self.spec.memory.slices
+        if due > (done := state.beside.length):
+            state.beside.extend(self._list(memory.upcoming, done)[: due - done])
 
     def _trunk(self) -> Trunk:
         return Trunk(self.model, self.spec.memory.budget_tokens)
@@ -261,11 +261,16 @@ class Mind:
     def _seen(self, memory: Memory, at_s: float | None) -> tuple[list[Span], int]:
         """The entries that had ended by then, and the length of the trunk up to there."""
         if at_s is None:
-            return memory.entries, memory.tokens
+            return list(memory.entries), memory.tokens  # which goes on growing
         if at_s < memory.in_effect_s - 1e-6:
             raise QuestionError(f"windows before {clock(memory.in_effect_s)} were merged since {clock(max(0, at_s))}",
                                 fix="ask a state rebuilt from the log as of that time")
+        if not memory.entries or memory.entries[-1].t1_s <= at_s + 1e-6:
+            return list(memory.entries), memory.tokens
         seen = [e for e in memory.entries if e.t1_s <= at_s + 1e-6]
+        part = memory.entries[len(seen)]
+        if part.whole and (windows := int((at_s + 1e-6 - part.t0_s) / (part.t1_s - part.t0_s) * part.windows)) > 0:
+            seen.append(part.until(windows))
         return seen, memory.system_tokens + sum(map(memory.size, seen))
 
     def _turns(self, turns: Sequence[Turn]) -> list[int]:
@@ -302,8 +307,15 @@ class Mind:
 
     # --- embeddings --------------------------------------------------------------------------------------------------
 
-    def _list(self, entries: Sequence[Span]) -> Tensor:
-        return torch.cat([self._embeds([BOS]), *map(self._entry, entries)])
+    def _list(self, entries: Sequence[Span], start: int = 0) -> Tensor:
+        """Embeddings (L, W) of a list from token `start` on."""
+        found, at = [], 1
+        for entry in entries:
+            at += len(window_label(self.tokenizer, entry.t0_s)) + entry.soft_tokens
+            if at > start:
+                found.append(self._entry(entry))
+        embeds = torch.cat([self._embeds([BOS]), *found])
+        return embeds[len(embeds) - (at - start) :]
 
     def _entry(self, entry: Span) -> Tensor:
         stamp = window_stamp(self._embed.weight, entry.t0_s)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from anymodal.errors import QuestionError
 from anymodal.language.tokenizer import ANSWER, EOS, EVIDENCE, QUESTION, WINDOW, TextTokenizer, clock, parse_clock
@@ -19,9 +20,10 @@ MAX_QUESTION_CHARS = 2000
 _MODALITY_OF = {number: name for name, number in EVIDENCE.items()}
 
 
-def window_label(tokenizer: TextTokenizer, t0_s: float) -> list[int]:
+@lru_cache(maxsize=4096)  # of a list, all are asked for at each of its compaction's slices
+def window_label(tokenizer: TextTokenizer, t0_s: float) -> tuple[int, ...]:
     """Ids that open a window: <window> and its start time."""
-    return [WINDOW, *tokenizer.encode(clock(t0_s))]
+    return (WINDOW, *tokenizer.encode(clock(t0_s)))
 
 
 def question_ids(tokenizer: TextTokenizer, question: str, most: int) -> list[int]:

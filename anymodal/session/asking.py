@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 
 
 class Asking(Iterator[Delta | Answer]):
-    """An answer on its way: iterate it for its text. One thread iterates, any may `cancel`: then it simply ends."""
+    """An answer on its way: iterate it for its text. One thread iterates, any may `cancel`: then it simply ends.
 
-    def __init__(self, session: Session, question: str, at_s: float | None, dialogue: str | None, wait_s: float) -> None:
+    stale_s: of media that had come in when it was asked and were not yet seen.
+    """
+
+    def __init__(self, session: Session, question: str, at_s: float | None, dialogue: str | None, wait_s: float,
+                 stale_s: float = 0.0) -> None:
+        self.stale_s = stale_s
         self.question, self.at_s, self.dialogue, self.wait_s = question, at_s, dialogue, wait_s
         self.began_s = time.perf_counter()
         self._session, self._cancelled = session, threading.Event()

@@ -68,7 +68,8 @@ class Recall:
     def __init__(self, spec: SearchSpec | None, log: SessionLog, text: Callable[[Sequence[str]], Tensor]) -> None:
         self._spec, self._log, self._text = spec, log, text
         self._phrases = {m: expand(templates, spec.words) for m, templates in spec.phrases.items()} if spec else {}
-        self._known = {w for phrases in self._phrases.values() for p in phrases for w in p.split()}
+        self._words = {m: [frozenset(p.split()) for p in phrases] for m, phrases in self._phrases.items()}
+        self._known = {w for words in self._words.values() for w in frozenset().union(*words)}
         self._space: dict[str, np.ndarray] = {}  # modality -> (phrases, E)
         self._found: dict[tuple[str, str, int], tuple[array, array]] = {}  # -> windows, probabilities
         self._next = 0
@@ -95,28 +96,32 @@ class Recall:
     def lost(self, question: str, memory: Memory, most: int, *, last: int) -> list[Percept]:
         """At most `most` windows that a question names and that the memory no longer has whole, most wanted first; as of
         window `last`."""
-        before = max((e.last for e in memory.entries if e.windows > 1), default=-1) + 1
-        if not before:
+        before = max((e.last for e in memory.entries if not e.whole), default=-1) + 1
+        whole = {k for e in memory.entries if e.whole for k in range(e.first, e.last + 1)}  # also among merged ones
+        repeats = whole - {e.first for e in memory.entries}  # on show, but under an earlier window's time
+        if not before and not repeats:
             return []
-        whole = {e.first for e in memory.entries if e.windows == 1}  # also among those that were merged
-        numbers = self.windows(question, before=before, most=most, known=whole, last=last)
+        numbers = self.windows(question, before=before, most=most, known=whole, last=last, repeats=repeats)
         return [percept for k in numbers for percept in self._log.windows(k, k)]
 
-    def windows(self, question: str, *, before: int, most: int, known: Container[int] = (), last: int = -1) -> list[int]:
+    def windows(self, question: str, *, before: int, most: int, known: Container[int] = (), last: int = -1,
+                repeats: Container[int] = ()) -> list[int]:
         """At most `most` windows with numbers below `before`, not among those `known`, that a question should look at
-        again, most wanted first: those of a time it names, then those that show what it names, if none from `before` to
-        `last` does."""
+        again, most wanted first: those of a time it names, one that `repeats` another too, then those that show what it
+        names, if none from `before` to `last` does."""
         hop_s = self._log.info.window_s
         first = self._log.first_window()
         wanted: list[int] = []
-        for t_s in times_in(question):
-            k = int(t_s / hop_s + 1e-6)
+        named = [int(t_s / hop_s + 1e-6) for t_s in times_in(question)]
+        for k in named:
             wanted += [k, k - 1, k + 1]
-        if self._spec is not None and self._matching(question) and not self.search(question, first=before, before=last + 1):
+        searched = before and self._spec is not None and self._matching(question)
+        if searched and not self.search(question, first=before, before=last + 1):
             for hit in self.search(question, before=before):
                 start, end = round(hit.start_s / hop_s), round(hit.end_s / hop_s)
                 wanted += [*range(start, min(end, start + 2)), end - 1]
-        return [k for k in dict.fromkeys(wanted) if first <= k < before and k not in known][:most]
+        found = [k for k in dict.fromkeys(wanted) if first <= k < before and k not in known]
+        return [*(k for k in dict.fromkeys(named) if k in repeats and k <= last), *found][:most]
 
     def says(self, window: int) -> list[Said]:
         """What each stream of a window shows, where a phrase is likely enough to be found."""
@@ -160,13 +165,10 @@ class Recall:
     def _matching(self, query: str) -> dict[str, list[int]]:
         """Modality -> the phrases that share most words with a query."""
         words = {self._spec.synonyms.get(w, w) for w in _stems(query.lower(), self._known | set(self._spec.synonyms))}
-        chosen: dict[str, list[int]] = {}
-        for modality, phrases in self._phrases.items():
-            shared = [len(words & set(p.split())) for p in phrases]
-            if max(shared, default=0):
-                chosen[modality] = [i for i, n in enumerate(shared) if n == max(shared)]
-        most = max((len(words & set(self._phrases[m][c[0]].split())) for m, c in chosen.items()), default=0)
-        return {m: c for m, c in chosen.items() if most < 2 or len(words & set(self._phrases[m][c[0]].split())) >= 1}
+        if not words:
+            return {}
+        shared = {m: [len(words & phrase) for phrase in phrases] for m, phrases in self._words.items()}
+        return {m: [i for i, n in enumerate(counts) if n == max(counts)] for m, counts in shared.items() if any(counts)}
 
     def _scores(self, modality: str, stream: str, numbers: list[int], first: int,
                 before: int | None) -> dict[int, float]:

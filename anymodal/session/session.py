@@ -57,6 +57,8 @@ class Session:
     def __init__(self, bundle: Bundle, session_log: SessionLog, *, live: bool = False,
                  streams: Mapping[str, str] | None = None, idle_timeout_s: float = math.inf, gate: bool = False,
                  clock: Callable[[], float] = time.monotonic, on_close: Callable[[], None] = lambda: None) -> None:
+        if (made := session_log.compaction_before(Compaction)) is not None:
+            made.check(bundle.spec.memory)
         self.log, self.id = session_log, session_log.info.session
         self.spec: BundleSpec = bundle.spec
         self._mind = bundle.mind
@@ -195,7 +197,8 @@ class Session:
         self._mind.check(question)
         if at_s is not None and not (math.isfinite(at_s) and at_s >= 0):
             raise QuestionError(f"cannot answer as of {at_s:g} s: a session begins at 0", fix="give a time of 0 or later")
-        return Asking(self, question, at_s, dialogue, wait_s)
+        stale_s = max(0.0, self._arrived_s - self.end_s) if at_s is None else 0.0
+        return Asking(self, question, at_s, dialogue, wait_s, stale_s)
 
     def _answer(self, asking: Asking) -> Iterator[Delta | Answer]:
         """An answer's pieces. The lock is held only while a piece is made."""
@@ -205,7 +208,6 @@ class Session:
             state = self._state_at(asking.at_s)
             last = state.memory.last_window if asking.at_s is None else self._last(asking.at_s)
             as_of_s = (last + 1) * self.spec.window_s
-            stale_s = max(0.0, self._arrived_s - self.end_s) if asking.at_s is None else 0.0
             turns = self._earlier(asking.dialogue, as_of_s)
             recalled = self._recall.lost(asking.question, state.memory, self._most_recalled, last=last)
             pieces = self._mind.answer(state, asking.question, at_s=as_of_s, turns=turns, recalled=recalled,
@@ -220,7 +222,8 @@ class Session:
             return
         with self._turns:
             self._check_open()
-            answer = replace(piece, ttft_s=waited_s, last_window=last, windows_missing=self.log.gaps(last), stale_s=stale_s)
+            answer = replace(piece, ttft_s=waited_s, last_window=last, windows_missing=self.log.gaps(last),
+                             stale_s=asking.stale_s)
             self._keep(Turn(last, as_of_s, answer.question, answer.text, answer.confidence, answer.evidence,
                             asking.dialogue or ""))
         yield answer

@@ -17,6 +17,7 @@ SIDE_FILES = ("-wal", "-shm", "-journal")
 TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE windows (number INTEGER PRIMARY KEY, t0_s REAL, t1_s REAL, frames INTEGER, dropped INTEGER, gap TEXT);
+CREATE INDEX windows_missing ON windows (number) WHERE gap != '';
 CREATE TABLE vectors (number INTEGER PRIMARY KEY, joint BLOB, embeds BLOB);
 CREATE TABLE tokens (window INTEGER, place INTEGER, stream TEXT, modality TEXT, t0_s REAL, t1_s REAL, familiarity REAL,
                      repeats INTEGER, vector INTEGER, PRIMARY KEY (window, place)) WITHOUT ROWID;
