@@ -54,10 +54,8 @@ async def create(request: Request) -> Response:
         raise Fault(503, "shutting_down", "the server is ending", retry_after_s=5.0)
     if not request.headers.get("content-type", "application/json").lower().startswith("application/json"):
         raise Fault(415, "wrong_content_type", "the body has to be application/json")
-    body = await request.body()
-    planned = await gateway.pushes.run(lambda: plan(parse(body), gateway.settings.most_parts))
+    planned = await gateway.pushes.run(_planned, await request.body(), gateway.settings.most_parts)
     _check_model(gateway, planned.request.model)
-    del body
     completion = Completion(gateway, planned)
     pieces = completion.pieces(request.state.client)
     if planned.request.stream:
@@ -73,6 +71,10 @@ async def create(request: Request) -> Response:
         for task in (whole, left):
             task.cancel()
         await asyncio.gather(whole, left, return_exceptions=True)
+
+
+def _planned(body: bytes, most_parts: int) -> Plan:
+    return plan(parse(body), most_parts)
 
 
 class Completion:
@@ -127,8 +129,8 @@ class Completion:
     async def _answer(self, client: Client, made: asyncio.Queue) -> None:
         gateway, asked = self._gateway, self._plan.request.anymodal
         with scratch(gateway) as folder:
-            steps = [await bring(gateway, client, step, folder) if isinstance(step, Wanted) else step
-                     for step in self._plan.steps]
+            steps = [await bring(gateway, client, step, folder / f"part-{number}") if isinstance(step, Wanted) else step
+                     for number, step in enumerate(self._plan.steps)]
             asking = self._asking = ClipAsking(gateway.host, gateway.settings.state, steps, self._plan.question,
                                                asked and asked.at_s)
             try:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from actors.gateway.clips import Said
 from actors.gateway.faults import Fault
@@ -77,9 +77,17 @@ class FilePart(_Shape):
 Part = Annotated[Text | Refusal | ImagePart | VideoPart | AudioPart | SoundPart | FilePart, Field(discriminator="type")]
 
 
+def _as_parts(content: Any) -> Any:
+    """A plain text is one part."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+Parts = Annotated[tuple[Part, ...], BeforeValidator(_as_parts, json_schema_input_type=str | tuple[Part, ...])]
+
+
 class Message(_Shape):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Annotated[str, Field(max_length=LONGEST_TEXT)] | tuple[Part, ...] | None = None
+    content: Parts | None = None
 
 
 class StreamOptions(_Shape):
@@ -196,10 +204,8 @@ def _refuse(request: ChatRequest) -> None:
 
 
 def _read(message: Message, where: str) -> tuple[str, list[Wanted]]:
-    if message.content is None or isinstance(message.content, str):
-        return message.content or "", []
     texts, media = [], []
-    for number, part in enumerate(message.content):
+    for number, part in enumerate(message.content or ()):
         param = f"{where}.content.{number}.{part.type}"
         match part:
             case Text():

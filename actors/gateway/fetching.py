@@ -112,7 +112,8 @@ class _Public(httpcore.AsyncNetworkBackend):
     def __init__(self, settings: Settings) -> None:
         self._inner, self._private = httpcore.AnyIOBackend(), settings.allow_private_urls
 
-    async def connect_tcp(self, host: str, port: int, timeout: float | None = None, local_address: str | None = None,
+    async def connect_tcp(self, host: str, port: int, timeout: float | None = None,  # noqa: ASYNC109
+                          local_address: str | None = None,
                           socket_options: Iterable[Any] | None = None) -> httpcore.AsyncNetworkStream:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(info[4][0] for info in found))
@@ -145,7 +146,7 @@ def is_public(address: str) -> bool:
     if ip.version == 6:
         carried = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
         if ip in NAT64:
-            carried.append(ipaddress.ip_address(int(ip) & 0xFFFFFFFF))
+            return is_public(str(ipaddress.ip_address(int(ip) & 0xFFFFFFFF)))
     if any(each is not None and not is_public(str(each)) for each in carried):
         return False
     if ip.version == 6 and ip.ipv4_mapped is not None:

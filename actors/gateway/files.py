@@ -22,7 +22,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
@@ -176,28 +177,24 @@ async def upload(request: Request) -> dict[str, Any]:
     if not kind.startswith("multipart/form-data"):
         raise Fault(415, "wrong_content_type", f"an upload is multipart/form-data, not {kind!r:.60}")
     try:
-        form = await request.form(max_files=1, max_fields=8, max_part_size=4096)
-    except MultiPartException as error:
-        raise Fault(400, "invalid_form", error.message) from error
-    except Fault:
-        raise
-    except Exception as error:  # python-multipart's and Starlette's own; the text is of the client's making
-        if type(error).__module__.startswith(("multipart", "python_multipart", "starlette")):
-            raise Fault(400, "invalid_form", str(getattr(error, "detail", error))[:200]) from error
-        raise
-    async with form:
-        file, purpose = form.get("file"), form.get("purpose")
-        if not isinstance(file, UploadFile):
-            raise Fault(400, "missing_value", "there is no file in the form", param="file")
-        if purpose not in PURPOSES:
-            raise Fault(400, "invalid_value", f"no purpose {str(purpose)[:60]!r}", param="purpose",
-                        fix=f"one of {', '.join(PURPOSES)}")
-        try:
-            async with gateway.answering.enter(request.state.client.id):
-                row = await gateway.asks.run(_keep, gateway.settings, request.state.client, file, purpose)
-        except MediaError as error:
-            raise as_answer(error, param="file") from error
-        return row.to_json()
+        async with request.form(max_files=1, max_fields=8, max_part_size=4096) as form:
+            return (await _uploaded(gateway, request.state.client, form)).to_json()
+    except (MultiPartException, HTTPException) as error:  # the form is of the client's making
+        raise Fault(400, "invalid_form", str(getattr(error, "detail", "") or getattr(error, "message", ""))) from error
+
+
+async def _uploaded(gateway: Gateway, client: Client, form: FormData) -> Stored:
+    file, purpose = form.get("file"), form.get("purpose")
+    if not isinstance(file, UploadFile):
+        raise Fault(400, "missing_value", "there is no file in the form", param="file")
+    if purpose not in PURPOSES:
+        raise Fault(400, "invalid_value", f"no purpose {str(purpose)[:60]!r}", param="purpose",
+                    fix=f"one of {', '.join(PURPOSES)}")
+    try:
+        async with gateway.answering.enter(client.id):
+            return await gateway.asks.run(_keep, gateway.settings, client, file, purpose)
+    except MediaError as error:
+        raise as_answer(error, param="file") from error
 
 
 @router.get("")

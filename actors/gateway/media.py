@@ -58,10 +58,9 @@ def scratch(gateway: Gateway) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def bring(gateway: Gateway, client: Client, wanted: Wanted, folder: Path) -> Shown:
-    """Raises Fault for what cannot be had, is none of what it should be, or is too large."""
-    number = len(list(folder.iterdir()))
-    path = folder / f"part-{number}"
+async def bring(gateway: Gateway, client: Client, wanted: Wanted, path: Path) -> Shown:
+    """Save it at a new path, whose suffix then says what it is. Raises Fault for what cannot be had, is none of what it
+    should be, or is too large."""
     await _save(gateway, client, wanted.address, path, wanted.param)
     with gateway.metrics.stage("sniff"):
         try:
@@ -72,14 +71,15 @@ async def bring(gateway: Gateway, client: Client, wanted: Wanted, folder: Path) 
                             or (wanted.kind == sniff.VIDEO and found.kind == sniff.IMAGE)):
         raise Fault(400, "wrong_media", f"{found.container} is {found.kind}, not {wanted.kind}", param=wanted.param,
                     fix=f"send it as {'input_audio' if found.kind == sniff.AUDIO else found.kind + '_url'}")
-    named = path.rename(path.with_suffix(SUFFIXES[found.kind]))
+    named = path.with_suffix(SUFFIXES[found.kind])
+    os.rename(path, named)  # noqa: ASYNC251
     tables = {}
     for modality, address in wanted.sidecars.items():
         where = f"{wanted.param}.sidecars.{modality}"
         if modality not in gateway.host.spec.modalities:
             raise Fault(400, "invalid_value", f"this model has no {modality!r:.40}", param=where,
                         fix=f"one of {', '.join(gateway.host.spec.modalities)}")
-        table = folder / f"part-{number}-{modality}"
+        table = path.with_name(f"{path.name}-{modality}")
         await _save(gateway, client, address, table, where)
         tables[modality] = str(await gateway.asks.run(_named_table, table, where))
     return Shown(named, found.kind, tables)

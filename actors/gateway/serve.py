@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import FrameType
@@ -25,6 +24,7 @@ from actors.gateway.context import Gateway  # noqa: E402
 from actors.gateway.hosts import ActorHost, Host, LocalHost  # noqa: E402
 from actors.gateway.keys import Key, read_keys  # noqa: E402
 from actors.gateway.settings import Settings, default_state  # noqa: E402
+from actors.gateway.sockets import WebSockets  # noqa: E402
 
 KEY_VARIABLE = "ANYMODAL_API_KEY"
 MOST_HEADERS = 64 * 1024
@@ -34,9 +34,14 @@ LIMITS = [f.name for f in fields(Settings) if f.type in ("int", "float") and f.n
 class Server(uvicorn.Server):
     """At SIGTERM or SIGINT it is no longer ready, takes nobody new, lets live sessions say goodbye, and then ends."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, on_started: Callable[[], None] = lambda: None) -> None:
         super().__init__(config)
-        self._gateway = gateway
+        self._gateway, self._on_started = gateway, on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._gateway.draining.set()
@@ -47,12 +52,13 @@ class Server(uvicorn.Server):
             each.close()
         await drain(self._gateway)
         await super().shutdown(sockets)
+        self._captured_signals.clear()  # uvicorn would raise them again: what is behind the server has to end too
 
 
 def config_of(app: Any, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app, host=settings.host.strip("[]"), port=settings.port, log_level="warning", access_log=False, lifespan="on",
-        ws="websockets-sansio", ws_max_size=settings.message_bytes, ws_ping_interval=settings.ping_s,
+        ws=WebSockets, ws_max_size=settings.message_bytes, ws_ping_interval=settings.ping_s,
         ws_ping_timeout=settings.ping_s, ws_per_message_deflate=False, timeout_keep_alive=30, server_header=False,
         timeout_graceful_shutdown=int(settings.drain_s) + 1, h11_max_incomplete_event_size=MOST_HEADERS)
 
@@ -159,17 +165,9 @@ def _run(host: Host, settings: Settings, listener: socket.socket, began_s: float
     host.ready()
     settings = replace(settings, port=listener.getsockname()[1])
     app = make_app(host, settings)
-    server = Server(config_of(app, settings), app.state.gateway)
-
-    async def serve() -> None:
-        running = asyncio.ensure_future(server.serve([listener]))
-        while not server.started and not running.done():
-            await asyncio.sleep(0.01)
-        if server.started:
-            _greet(host, settings, time.monotonic() - began_s)
-        await running
-
-    asyncio.run(serve())
+    server = Server(config_of(app, settings), app.state.gateway,
+                    lambda: _greet(host, settings, time.monotonic() - began_s))
+    server.run([listener])
 
 
 def _greet(host: Host, settings: Settings, seconds: float) -> None:
