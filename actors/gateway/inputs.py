@@ -120,12 +120,12 @@ class Inputs:
         return self._placed(Piece(event.stream, event.pts_s, event.pts_s + length_s, event.encoding, event.data,
                                   event.rate_hz, event.shape))
 
-    def place_sound(self, audio: str) -> Piece:
-        """Sound of input_audio_buffer, behind what came before."""
+    def place_sound(self, audio: str, pts_s: float | None = None) -> Piece:
+        """Sound of input_audio_buffer, behind what came before unless it has a time of its own."""
         length_s = _bytes(audio) // 2 / self.sound_hz
-        start_s = self.sound_s
+        start_s = self.sound_s if pts_s is None else pts_s
         name = self.first_of(AUDIO) or ""
-        self.sound_s += length_s
+        self.sound_s = start_s + length_s
         return self._placed(Piece(name, start_s, start_s + length_s, "pcm16", audio, self.sound_hz, sound=True))
 
     def place_image(self, image_url: str, pts_s: float | None, stream: str | None) -> Piece:
@@ -152,6 +152,9 @@ class Inputs:
         if piece.pts_s > self.now_s + AHEAD_S:
             raise Fault(400, "clock_ahead", f"pts_s is {piece.pts_s:g} s, the session is at {self.now_s:.2f} s",
                         param="pts_s", fix=f"say times of the session, which began at 0, at most {AHEAD_S:g} s ahead")
+        if piece.end_s > piece.pts_s + AHEAD_S:
+            raise Fault(400, "piece_too_long", f"the event has {piece.end_s - piece.pts_s:.1f} s of samples", param="data",
+                        fix=f"send at most {AHEAD_S:g} s at once, and the right rate_hz")
         self._timed_at_s = self._clock()
         if piece.end_s > self._newest_s:
             self._newest_s, self._newest_at_s = piece.end_s, self._clock()

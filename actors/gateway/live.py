@@ -36,7 +36,7 @@ from anymodal.session.news import Seen
 
 MOST_PENDING = 4096  # of a client's numbers that are not yet safe; older ones count as if they were
 MOST_AHEAD = 64  # windows between what has come and what was seen: until then nothing more is taken out of the inbox
-PATIENCE_S = 60.0  # for that
+PATIENCE_S = 10.0  # for that
 NEWS_WAIT_S, RETRY_S = 1.0, 0.25
 
 log = logging.getLogger("anymodal")
