@@ -39,6 +39,13 @@ class PerceptionActor(Host):
         self._most_waiting = max(self._most_waiting, self._inbox.qsize())
         return await done
 
+    async def encode_alone(self, session: str, window: Window) -> Percept:
+        """A window that a gate has let pass, in no batch: equal frames are encoded once."""
+        await self.ready()
+        perception = self._stage.perception
+        (tokens,) = await self._run(lambda: perception.encode_many([(session, window)], rows=1, once=True))
+        return Percept.of(session, window, tokens)
+
     async def see(self, session: str, window: Window) -> None:
         """Encode a window and hand it to the mind. The reply is the window's credit: the mind has it."""
         percept = await self.encode(session, window)

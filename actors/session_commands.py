@@ -28,6 +28,7 @@ def start(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ask", action="append", default=[], metavar="QUESTION", help="ask it now; repeatable")
     parser.add_argument("--at", type=float, metavar="SECONDS", help="as of this media time")
     parser.add_argument("--wait", action="store_true", help="until all of the media has been seen")
+    parser.add_argument("--gate", action="store_true", help="a new session encodes only what changes")
     parser.add_argument("--model", default="tiny", help="a shipped bundle's name, or the path of a YAML")
     parser.add_argument("--folder", type=Path, help="where a new supervisor keeps the logs")
     return _run(_start, parser.parse_args(argv))
@@ -69,7 +70,8 @@ def _run(command, options: argparse.Namespace) -> int:
 
 def _start(options: argparse.Namespace) -> None:
     with Sessions(options.model, options.address, folder=options.folder) as sessions:
-        session = sessions.open(options.name, options.media) if options.media else sessions.session(options.name)
+        session = (sessions.open(options.name, options.media, gate=options.gate) if options.media
+                   else sessions.session(options.name))
         if options.wait:
             session.wait()
         for question in options.ask:

@@ -216,9 +216,9 @@ class Parts:
                 time.sleep(RETRY_EVERY_S)
 
     def read(self, media: str, spec: Any, *, sidecars: Mapping[str, str | Path] | None = None,
-             first_window: int = 0) -> RemoteReader:
-        """As `anymodal.media.read_windows`."""
-        return RemoteReader(self, media, {name: str(path) for name, path in (sidecars or {}).items()}, first_window)
+             first_window: int = 0, ahead: bool = True) -> RemoteReader:
+        """As `anymodal.media.read_windows`. `ahead`: windows go to perception before they are asked for."""
+        return RemoteReader(self, media, {name: str(path) for name, path in (sidecars or {}).items()}, first_window, ahead)
 
     def _get(self, role: str, reply: Any, timeout_s: float) -> Any:
         try:
@@ -235,11 +235,12 @@ class Sent(Window):
 
 
 class RemoteReader:
-    """Windows of a pass in another process, a batch ahead; each is on its way to perception when it comes out. When the
-    source dies, the pass goes on behind the last window that came."""
+    """Windows of a pass in another process, a batch ahead; each is on its way to perception when it comes out, unless a
+    gate is to see it first. When the source dies, the pass goes on behind the last window that came."""
 
-    def __init__(self, parts: Parts, media: str, sidecars: dict[str, str], first_window: int) -> None:
+    def __init__(self, parts: Parts, media: str, sidecars: dict[str, str], first_window: int, ahead: bool = True) -> None:
         self._parts, self._media, self._sidecars, self._next = parts, media, sidecars, first_window
+        self._ahead = ahead
         self.warnings: list[str] = []
         self._buffer: list[Sent] = []
         self._reply, self._ended = None, False
@@ -275,8 +276,8 @@ class RemoteReader:
         if windows:
             self._next = windows[-1].index + 1
             self._reply = self._ask()  # decoded while these are seen
-        self._buffer = [Sent(w.index, w.t0_s, w.t1_s, w.signals, w.dropped,
-                             self._parts.begin("perception", "encode", self._key, w)) for w in windows]
+        self._buffer = [Sent(w.index, w.t0_s, w.t1_s, w.signals, w.dropped, self._parts.begin(
+            "perception", "encode", self._key, w)) if self._ahead else w for w in windows]
 
     def _ask(self) -> Any:
         return self._parts.begin("source", "next", self._key, BATCH)
@@ -297,12 +298,18 @@ class RemotePerception:
     def __init__(self, parts: Parts) -> None:
         self.spec, self._parts = parts.spec, parts
 
-    def encode_many(self, items: Sequence[tuple[str, Window]], **_: Any) -> list[list[Tokens]]:
-        replies = [getattr(w, "reply", None) or self._parts.begin("perception", "encode", s, w) for s, w in items]
+    def encode_many(self, items: Sequence[tuple[str, Window]], *, rows: int | None = None,
+                    once: bool = False) -> list[list[Tokens]]:
+        method = "encode_alone" if once else "encode"
+        replies = [getattr(w, "reply", None) or self._parts.begin("perception", method, s, w) if w.signals else None
+                   for s, w in items]
         found = []
         for (session, w), reply in zip(items, replies):
+            if not w.signals:
+                found.append([])
+                continue
             plain = Window(w.index, w.t0_s, w.t1_s, w.signals, w.dropped)
-            percept = self._parts.insist("perception", "encode", session, plain, reply=reply)
+            percept = self._parts.insist("perception", method, session, plain, reply=reply)
             found.append([replace(t, session=session, window=w.index, t0_s=w.t0_s, t1_s=w.t1_s) for t in percept.tokens])
         return found
 

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class ActorSession(Session):
 
     def __init__(self, parts: Parts, log: SqliteLog, **options: Any) -> None:
         self._patience_s = parts.runtime.start_timeout_s
-        self._read = parts.read
+        self._read = partial(parts.read, ahead=not options.get("gate"))  # what a gate stops is not encoded
         self._beginning = threading.Lock()
         self._resuming: threading.Thread | None = None
         self.fault: AnymodalError | None = None  # why what was being fed could not be gone on with
@@ -75,7 +76,8 @@ class ActorSession(Session):
         return False
 
     def _take(self, batch: list[Any]) -> None:
-        self._persist(lambda: super(ActorSession, self)._take(batch))  # what is in the log already is not added again
+        percepts = self._persist(lambda: self._encode(batch))  # once: a gate decides differently the second time
+        self._persist(lambda: self._store(batch, percepts))
 
     def _state_at(self, at_s: float | None) -> Any:
         return self._persist(lambda: super(ActorSession, self)._state_at(at_s))
@@ -176,7 +178,7 @@ class Supervisor:
     def open(self, name: str, media: str | None, sidecars: Mapping[str, str], options: Mapping[str, Any]) -> None:
         """Begin a session, or go on with the one of this name. May be called twice. Raises MediaError, LogError.
 
-        options: `live`, `streams`, `idle_timeout_s`, as of `Agent.open`; None is the default.
+        options: `live`, `streams`, `idle_timeout_s`, `gate`, as of `Agent.open`; None is the default.
         """
         if not name or Path(name).name != name or name.startswith("."):
             raise SessionError(f"{name!r} is no name for a session", fix="letters, digits, - and _")
@@ -259,9 +261,11 @@ class Supervisor:
         """Begin an answer, to be fetched by `next`; gives the media time it is as of."""
         self._drop_abandoned()
         session = self._find(name)
-        at_s = session.end_s if at_s is None else at_s
-        self._askings[asking] = session.stream(question, at_s=at_s, dialogue=dialogue, wait_s=wait_s)
-        return at_s
+        begun = session.stream(question, at_s=at_s, dialogue=dialogue, wait_s=wait_s)
+        if begun.at_s is None:
+            begun.at_s = session.end_s
+        self._askings[asking] = begun
+        return begun.at_s
 
     def next(self, asking: str) -> Delta | Answer | None:
         """The next piece, None after the last one."""

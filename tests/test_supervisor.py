@@ -17,6 +17,7 @@ from actors.supervisor import Supervisor
 from actors.testing import LocalParts
 from anymodal.agent import load
 from anymodal.errors import FencedError, LogError, MediaError, RuntimeFault, SessionError
+from anymodal.language.mind import Judgement, Mind
 from anymodal.session.sqlite_log import SqliteLog
 from anymodal.testing import gradient_frame, make_video
 from anymodal.testing_bundle import random_bundle
@@ -129,7 +130,47 @@ def test_an_answer_that_nobody_fetches_is_let_go(supervisor, clip, monkeypatch):
         supervisor.next("left")
 
 
-def test_rules_are_judged_whoever_dies(supervisor, clip):
+def test_what_has_not_changed_is_not_encoded_again_whoever_dies(supervisor, bundle, folder):
+    still = str(make_video(folder / "still.mp4", [gradient_frame(48, 1)] * (4 * WINDOWS), rate_hz=4, options={"qp": "0"}))
+    with load(bundle, threads=1).open(still, gate=True) as session:
+        session.wait()
+        alone = list(session.log.windows()), {4.0: plain(session.ask(QUESTION, at_s=4.0))}
+    assert sum(bool(p.repeats) for p in alone[0]) >= WINDOWS - 3
+    supervisor.open("plain", still, {}, {})
+    assert wait(supervisor, "plain") == WINDOWS
+    assert supervisor._parts.calls["perception", "encode"] == WINDOWS
+    parts, left = supervisor._parts, [("perception", "encode_alone", 0), ("mind", "extend", 4), ("source", "next", 1)]
+
+    def before(*called: str) -> None:
+        for number, (role, method, well) in enumerate(left):
+            if called == (role, method):
+                left[number] = role, method, well - 1
+                if not well:
+                    parts.kill(role)
+
+    parts.before = before
+    supervisor.open("gated", still, {}, {"gate": True})
+    check(supervisor, "gated", alone)
+    assert all(well < 0 for _, _, well in left), "some part never died"
+    assert supervisor._parts.calls["perception", "encode"] == WINDOWS, "nothing went there before the gate"
+    assert [dict(p.repeats) for p in supervisor._sessions["gated"].log.windows()] == [dict(p.repeats) for p in alone[0]]
+
+
+def test_a_question_says_how_far_behind_it_was_answered(supervisor, clip):
+    supervisor.open("a", clip, {}, {})
+    wait(supervisor, "a")
+    supervisor._sessions["a"]._arrived_s = WINDOWS + 2.5  # more has come in
+    assert supervisor.begin("asking", "a", QUESTION, None, None, 0.0) == WINDOWS
+    while not isinstance(piece := supervisor.next("asking"), Answer):
+        pass
+    assert piece.stale_s == 2.5 and piece.last_window == WINDOWS - 1
+
+
+def test_rules_are_judged_whoever_dies(supervisor, clip, monkeypatch):
+    def judge(mind, state, prompts, *, evidence=False):
+        return [Judgement(0.9 if state.memory.last_window in (2, 3, 6) else 0.1) for _ in prompts]
+
+    monkeypatch.setattr(Mind, "judge", judge)
     supervisor.open("a", None, {}, {})
     rule = supervisor.rule("a", "add", "tell me when a red circle appears")
     parts, left = supervisor._parts, [2]
@@ -149,6 +190,7 @@ def test_rules_are_judged_whoever_dies(supervisor, clip):
     supervisor.rule("unkilled", "add", "tell me when a red circle appears")
     supervisor.open("unkilled", clip, {}, {})
     wait(supervisor, "unkilled")
+    assert [(e.rule, e.t_s) for e in supervisor.events("a", None)] == [(rule.name, 2.0), (rule.name, 6.0)]
     assert supervisor.events("a", None) == supervisor.events("unkilled", None), "each event once, and none lost"
     with pytest.raises(SessionError, match="no action"):
         supervisor.rule("a", "close")

@@ -37,6 +37,7 @@ from anymodal.types import Answer, Delta, Packet
 if TYPE_CHECKING:
     from anymodal.bundle import Bundle
     from anymodal.language.mind import MindState
+    from anymodal.stages.items import Percept
 
 TOLERANCE_S = 1e-6
 STALL_S = 600.0  # `wait` gives up after so long without a window
@@ -321,8 +322,14 @@ class Session:
 
     def _take(self, batch: list[Arrived]) -> None:
         """Encode windows, store them, and let the mind see them."""
+        self._store(batch, self._encode(batch))
+
+    def _encode(self, batch: list[Arrived]) -> list[Percept]:
         self._arrived_s = max(self._arrived_s, batch[-1][0].t1_s)
-        percepts = self._perceive.encode([(self.id, window) for window, _ in batch])
+        return self._perceive.encode([(self.id, window) for window, _ in batch])
+
+    def _store(self, batch: list[Arrived], percepts: list[Percept]) -> None:
+        """May be called again: what is in the log already is not added."""
         for percept, (window, gap) in zip(percepts, batch, strict=True):
             with self._turns:
                 self._check_open()
