@@ -207,10 +207,12 @@ class ItemCreate(_FromClient):
 
 
 class AudioAppend(_FromClient):
-    """Sound of the microphone, and of the session's `audio` stream. Gapless: the next sample follows the last."""
+    """Sound of the microphone, and of the session's `audio` stream. Gapless: the next sample follows the last, unless
+    `pts_s` says where the first of these is: of a microphone that was off for a while."""
 
     type: Literal["input_audio_buffer.append"]
     audio: str
+    pts_s: Seconds | None = None
 
 
 class AudioCommit(_FromClient):

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from actors.gateway.hosts import Host
 from actors.gateway.limits import Clients, Gate, Share
@@ -13,6 +14,9 @@ from actors.gateway.metrics import Metrics
 from actors.gateway.parts import Parts
 from actors.gateway.settings import Settings
 from actors.gateway.workers import Workers
+
+if TYPE_CHECKING:
+    from anymodal.speech import Speech
 
 PUSH_THREADS, ASK_THREADS = 8, 16
 
@@ -23,6 +27,7 @@ class Gateway:
 
     `answering`: who may have an answer over HTTP worked on now. `sessions`, `sockets`: places for live ones.
     `pushes`, `asks`, `waits`: threads for what takes a moment, for answers, and for what waits for news of sessions.
+    `speech`: what hears spoken questions, if anything does.
     `on_start`, `on_drain`: called when the server starts, and when it has to end: a live session says goodbye then, within
     `settings.drain_s`. `draining`: it has to end.
     """
@@ -30,6 +35,7 @@ class Gateway:
     host: Host
     settings: Settings
     metrics: Metrics = field(default_factory=Metrics)
+    speech: Speech | None = None
     on_start: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     on_drain: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from anymodal.errors import AnymodalError, ConfigError, need
+from anymodal.config import load_spec
+from anymodal.errors import AnymodalError, ConfigError, MissingExtraError, need
+from anymodal.speech import Speech, load_speech
 
 for _module in ("fastapi", "uvicorn", "prometheus_client", "httpcore", "python_multipart"):
     need(_module, extra="serve")
@@ -74,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             host = _host(options, settings)
             try:
-                _run(host, settings, listener, began_s)
+                _run(host, settings, listener, began_s, _speech(options.model))
             finally:
                 host.close()
         finally:
@@ -161,10 +163,21 @@ def _host(options: argparse.Namespace, settings: Settings) -> Host:
     return ActorHost(options.model, options.address, folder=settings.sessions)
 
 
-def _run(host: Host, settings: Settings, listener: socket.socket, began_s: float) -> None:
+def _speech(model: str) -> Speech | None:
+    """What hears spoken questions; the server does without where its extra is not installed."""
+    spec, path = load_spec(model)
+    try:
+        return load_speech(spec, path.parent / (spec.weights or spec.name))
+    except MissingExtraError as error:
+        print(f"spoken questions are not understood: {error}", file=sys.stderr)
+        return None
+
+
+def _run(host: Host, settings: Settings, listener: socket.socket, began_s: float, speech: Speech | None) -> None:
     host.ready()
     settings = replace(settings, port=listener.getsockname()[1])
     app = make_app(host, settings)
+    app.state.gateway.speech = speech
     server = Server(config_of(app, settings), app.state.gateway,
                     lambda: _greet(host, settings, time.monotonic() - began_s))
     server.run([listener])
