@@ -6,6 +6,8 @@ server is not installed is skipped and says what brings it.
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import shutil
 import socket
@@ -472,3 +474,118 @@ def test_a_recording_that_is_killed_can_be_read(clip, folder, tmp_path):
         Recorder(path)
     with pytest.raises(OutputError, match="no mkv"):
         Recorder(tmp_path / "x.mp4")
+
+
+# -- the command --------------------------------------------------------------------------------------------------
+
+
+def rows(text: str, kind: str) -> list[dict]:
+    return [row for row in map(json.loads, text.splitlines()) if row["type"] == kind]
+
+
+@pytest.fixture(scope="module")
+def short_clip(folder) -> Path:
+    return make_video(folder / "short.mp4", [gradient_frame(32, i) for i in range(15)], rate_hz=5,
+                      audio=np.zeros(3 * 16000, np.float32), audio_hz=16000, container_options={"movflags": "faststart"},
+                      options={"preset": "ultrafast", "threads": "1"})
+
+
+def test_several_sources_as_json(cli, short_clip, random_model, tmp_path):
+    log = tmp_path / "session.db"
+    device = "yard=lavfi:testsrc2=size=64x48:rate=10,realtime"
+    ran = cli("live", f"door={short_clip}", "--camera", device, "--rule", "tell me when a bell rings", "--ask", "1: what?",
+              "--ask", "what now?", "--for", "3", "--log", log, "--model", random_model, "--json")
+    assert ran.code == 0, ran
+    (started,), (end,) = rows(ran.out, "started"), rows(ran.out, "end")
+    assert started["streams"] == {"yard": "video", "door": "video", "door-audio": "audio"}
+    assert (end["windows"], end["end_s"]) == (3, 3.0)
+    windows = rows(ran.out, "window")
+    assert [w["window"] for w in windows] == [0, 1, 2] and {"yard", "door", "door-audio"} <= set(windows[1]["streams"])
+    first, last = rows(ran.out, "answer")
+    assert (first["question"], first["at_s"], first["last_window"]) == ("what?", 1.0, 0)
+    assert (last["question"], last["last_window"]) == ("what now?", 2)
+    status = {s["source"]: s for s in rows(ran.out, "status")[-1]["sources"]}
+    assert status["yard"]["rates_hz"]["video"] == pytest.approx(10, rel=0.3)
+
+    again = cli("live", short_clip, "--for", "1.5", "--log", log, "--model", random_model)
+    assert again.code == 0 and "watching" in again.out and "5 windows, 5 s" in again.out.splitlines()[-1], again
+
+
+def test_an_address_with_an_end_is_played_at_its_own_speed(short_clip):
+    port = free_port()
+    server = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "-d",
+                               str(short_clip.parent)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    packets: list[tuple[float, Packet]] = []
+    try:
+        with Live([address.parse(f"http://127.0.0.1:{port}/short.mp4")], SPECS, limits=LIMITS) as live:
+            live.open(wait=True)
+            wait_for(lambda: live.sources[0].found)
+            live.begin(lambda packet: packets.append((live.clock.now_s(), packet)))
+            wait_for(lambda: live.is_over)
+            assert 2.5 < live.clock.now_s() < 4 and live.error is None
+            assert [news.kind for news in live.news()] == ["live", "ended"]
+    finally:
+        server.kill()
+        server.wait()
+    assert max(abs(now_s - p.pts_s) for now_s, p in packets[5:]) < 0.5
+
+
+@pytest.mark.parametrize(("argv", "code", "wanted"), [
+    ([], 2, "nothing to watch"), (["--camera", "lavfi:nosuchfilter"], 3, "camera lavfi:nosuchfilter cannot be used"),
+    (["rtsp://127.0.0.1:9/x"], 3, "Connection refused (start the server"), (["CLIP", "--for", "-1"], 2, "--for -1"),
+    (["CLIP", "--record", "x.mkv"], 2, "--record: a file is there already"), (["nowhere.mp4"], 2, "no file nowhere.mp4"),
+    (["CLIP", "--record", "x.avi"], 7, "is no mkv"),
+])
+def test_bad_arguments(cli, random_model, short_clip, argv, code, wanted):
+    ran = cli("live", *(short_clip if word == "CLIP" else word for word in argv), "--model", random_model)
+    assert ran.code == code and wanted in ran.err, ran
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pty")
+def test_the_view_in_a_terminal_and_a_typed_question(folder, random_model):
+    import fcntl
+    import pty
+    import select
+    import struct
+    import termios
+
+    clip = make_video(folder / "long.mp4", [gradient_frame(32, i) for i in range(400)], rate_hz=4,
+                      options={"preset": "ultrafast", "threads": "1"})
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    before = termios.tcgetattr(theirs)
+    argv = ["live", clip, "--model", random_model, "--rule", "tell me when a bell rings"]
+    process = subprocess.Popen([sys.executable, "-m", "anymodal", *argv], stdin=theirs, stdout=theirs, stderr=theirs,
+                               start_new_session=True, env={**os.environ, "TERM": "xterm"})
+    shown = ""
+
+    def until(text: str, seconds: float = 60.0) -> None:
+        nonlocal shown
+        end = time.monotonic() + seconds
+        while text not in shown:
+            assert time.monotonic() < end and process.poll() is None, shown[-2000:]
+            if select.select([ours], [], [], 0.1)[0]:
+                shown += os.read(ours, 65536).decode(errors="replace")
+
+    try:
+        until("2.0 s")
+        assert "long" in shown and "frames/s" in shown and "ask>" in shown
+        os.write(ours, b"what can you sea\x7fe?")
+        until("what can you see?_")
+        os.write(ours, b"\r")
+        until("> what can you see?")
+        until("confidence")
+        os.write(ours, b"/rules\r")
+        until("rule-1: tell me when a bell rings")
+        os.write(ours, b"/quit\r")
+        end = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < end:
+            if select.select([ours], [], [], 0.1)[0]:
+                shown += os.read(ours, 65536).decode(errors="replace")
+        assert process.wait(1) == 0 and "nothing lost" in shown
+        assert termios.tcgetattr(theirs) == before  # the terminal is as it was
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import queue
+import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,7 +96,7 @@ def live(
             for text in rule or []:
                 if text not in known:
                     session.rules.add(text)
-            with shown, Typed(keys=shown.keys) as typed:
+            with shown, Typed(keys=shown.keys) as typed, _terminated_as_interrupted():
                 for text in wrong:
                     shown.tell({"type": "error", "text": text})
                 Run(session, feeds, shown, typed, asked, math.inf if for_s is None else for_s).run()
@@ -109,6 +112,19 @@ def addresses_of(sources: list[str], cameras: list[str], microphones: list[str])
     if not found:
         raise InputError("there is nothing to watch", fix="give --camera, --mic, an address or a file")
     return found
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends it as Ctrl-C does: the terminal is restored, the log and the recording are closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Run:

@@ -61,7 +61,7 @@ class View(JsonLines):
         self._answers: deque[Row] = deque(maxlen=ANSWERS)
         self._seen = "waiting for the first window"
         self._t_s = 0.0
-        self._typed = ""
+        self._typed, self._is_over = "", False
 
     def tell(self, row: Row) -> None:
         kind = row["type"]
@@ -85,6 +85,7 @@ class View(JsonLines):
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._is_over = True
         self.draw("")
         self._live.__exit__(*error)
         sys.stdout.flush()
@@ -98,7 +99,7 @@ class View(JsonLines):
     def _rendered(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
         for name in ("source", "state", "rate", "lost", "waits"):
-            table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=3 if name == "state" else 2)
+            table.add_column(name, no_wrap=True, overflow="ellipsis", ratio={"state": 4, "waits": 1}.get(name, 2))
         for source in self._sources:
             style = {"live": "green", "ended": "dim"}.get(source["state"], "yellow")
             text = source["state"] + (f": {source['text']}" if source["text"] else "")
@@ -112,9 +113,9 @@ class View(JsonLines):
             answers.append(Text(row["answer"].strip() or "..."))
             if "confidence" in row:
                 answers.append(Text("  " + relies_on(row), style="dim"))
-        prompt = Text.assemble(("ask> ", "bold green"), self._typed, ("_", "blink"))
+        prompt = [] if self._is_over else [Text.assemble(("ask> ", "bold green"), self._typed, ("_", "blink"))]
         return Group(Text(f"anymodal live  {self._t_s:.1f} s", style="bold"), table,
-                     Text(self._seen, style="dim", no_wrap=True, overflow="ellipsis"), *events, *answers, prompt)
+                     Text(self._seen, style="dim", no_wrap=True, overflow="ellipsis"), *events, *answers, *prompt)
 
 
 def line(row: Row, *, always: bool = False) -> str:
@@ -146,8 +147,12 @@ def line(row: Row, *, always: bool = False) -> str:
 
 def rates(source: Row) -> str:
     """'30.0 frames/s, 16.0 kHz'."""
-    return ", ".join(f"{hz:.1f} frames/s" if modality == "video" else f"{hz / 1000:.1f} kHz"
-                     for modality, hz in sorted(source["rates_hz"].items(), reverse=True))
+    def words(modality: str, hz: float) -> str:
+        if modality == "video":
+            return f"{hz:.1f} frames/s"
+        return f"{hz / 1000:.1f} kHz" if hz >= 1000 else f"{hz:.0f} Hz"
+
+    return ", ".join(words(m, hz) for m, hz in sorted(source["rates_hz"].items(), reverse=True) if hz)
 
 
 def losses(source: Row) -> str:

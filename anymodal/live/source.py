@@ -34,6 +34,7 @@ KEPT_S = 0.25  # of what waits, after shedding
 PREROLL_S = 1.0  # at most so long what a server had in store is skipped, to begin at what is new
 METER_S = 3.0  # over which rates are measured
 SHORTEST_GAP_S = 0.25  # between two packets
+MOST_MARKS = 4000  # packets of about half a minute
 HUNG_S = 5.0  # beyond all timeouts; a reader that is silent for longer is given up
 
 
@@ -100,6 +101,7 @@ class Source:
         self._held_s, self._step_s = self.limits.held_s, 1.0
         self._timeline = Timeline(clock)
         self._was_lost, self._is_live = "", False
+        self._played: dict[tuple, None] = {}  # the newest packets that came in segments
         self._live_since_s = 0.0
         self._generation = 0
         self._alive_s = time.monotonic()
@@ -184,7 +186,7 @@ class Source:
                     self._read(opened, generation)
                     reason = "it ended"
             except Exception as error:
-                reason = error.message if isinstance(error, AnymodalError) else f"{type(error).__name__}: {error}"
+                reason = self._reason(error)
             finally:
                 self._end_connection(generation)
                 opened.close()
@@ -204,12 +206,17 @@ class Source:
         self.error = error if isinstance(error, AnymodalError) else MediaError(f"{self.address.shown}: {error}")
         self.opened.set()
         if self._go.is_set() and not self._was_lost:
-            self._lose(self.error.message)
+            self._lose(self._reason(error))
         else:
-            self._was_lost = self._was_lost or self.error.message
+            self._was_lost = self._was_lost or self._reason(error)
             self._reconnect.lost()
             self.state = WAITING
         self._stop.wait(self._reconnect.left_s)
+
+    def _reason(self, error: Exception) -> str:
+        """An error in words, without the address, which is told anyway."""
+        text = error.message if isinstance(error, AnymodalError) else f"{type(error).__name__}: {error}"
+        return text.removeprefix(f"{self.address.shown}: ")
 
     def _lose(self, reason: str) -> None:
         self.state, self._was_lost = WAITING, reason
@@ -253,7 +260,8 @@ class Source:
             self._alive_s = time.monotonic()
             if not self._is_mine(generation):
                 return
-            if edge and not waited and self._alive_s - began_s < PREROLL_S:
+            old = connection.segmented and self._has_played(modality, packet)
+            if (edge and not waited and self._alive_s - began_s < PREROLL_S) or (old and self._timeline.offset_s is None):
                 for _ in connection.decode(packet):
                     pass
                 continue
@@ -266,6 +274,16 @@ class Source:
             if self._recorder is not None:
                 self._recorder.write(self.name, modality, packet, self._timeline.of(modality))
             self._take(connection, modality, packet, hurry, generation)
+
+    def _has_played(self, modality: str, packet: Any) -> bool:
+        """A playlist of segments still names some that were seen before the connection was lost."""
+        mark = (modality, packet.dts, packet.size)
+        if mark in self._played:
+            return True
+        self._played[mark] = None
+        if len(self._played) > MOST_MARKS:
+            del self._played[next(iter(self._played))]
+        return False
 
     def _take(self, connection: Connection, modality: str, packet: Any, hurry: bool, generation: int) -> None:
         if hurry and modality == VIDEO:
