@@ -330,7 +330,8 @@ class Supervisor:
 
     def _reopened(self, name: str, options: Mapping[str, Any], identity: str | None = None) -> ActorSession:
         session = ActorSession(self._parts, SqliteLog.open(self._path(name), identity=identity), **_given(options))
-        if any(True for _ in session.log.entries(Feed)):
+        *_, noted = None, *session.log.entries(Feed)
+        if noted is not None and noted.media:
             session.resume()
         return session
 

@@ -370,6 +370,34 @@ def test_a_feed_goes_on_where_the_log_ends(agent, clip, log, windows, monkeypatc
     assert contents(log) == contents(log.with_name("whole.db"))
 
 
+def test_a_feed_goes_on_behind_what_was_pushed_meanwhile(agent, clip, log):
+    with agent.open(clip) as whole:
+        whole.wait()
+        alone = list(whole.log.windows())
+    given, pushed = packets(agent, 3), []
+    with agent.open(log=log) as session:
+        taken, append = session._take, session.log.append
+        for most in (5, 11):  # the second time within what was left
+            session._take = lambda batch, most=most: [taken([item]) for item in batch if item[0].index < most]
+            session.log.append = lambda entry: 0 if getattr(entry, "done", False) else append(entry)
+            session.feed(clip)
+            session.wait()
+            session._take, session.log.append = taken, append
+            for packet in given:
+                session.push(replace(packet, pts_s=packet.pts_s + most))
+            session.flush()
+            pushed += range(most, session.windows)
+    assert len(pushed) >= 6
+    with agent.reopen(log) as session:
+        for again in (None, clip):  # the second time all of it has been seen
+            session.feed(again)
+            session.wait()
+        found = list(session.log.windows())
+    assert [p.index for p in found] == list(range(SECONDS + len(pushed)))
+    for a, b in zip([p for p in found if p.index not in pushed], alone, strict=True):
+        assert all(np.array_equal(x.embeds, y.embeds) for x, y in zip(a.tokens, b.tokens, strict=True)), b.index
+
+
 def test_another_writer_takes_the_session_over(agent, clip, log):
     with agent.open(log=log) as old, agent.reopen(log) as new:
         new.feed(clip)

@@ -225,7 +225,7 @@ def test_another_supervisor_takes_over(supervisor, bundle, clip, alone):
         log = supervisor._sessions["a"].log
         with pytest.raises(FencedError):
             log.append_window(replace(alone[0][-1], session=log.info.session))
-        assert json.loads(next(folder.glob("open-*.json")).read_text()) == {"a": False}
+        assert json.loads(next(folder.glob("open-*.json")).read_text()) == {"a": {}}
     finally:
         successor.close("a")
 

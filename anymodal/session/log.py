@@ -72,7 +72,10 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class Feed(_Row):
-    """Watching some media began: its window 0 is the session's window `first_window`. `done`: it was read to its end."""
+    """Watching some media began, behind window `window`: its window 0 is, or would be, the session's window `first_window`.
+
+    `done`: it was read to its end. Without `media`: packets were pushed from there on, before it was at its end.
+    """
 
     kind: ClassVar[str] = "feed"
     window: int

@@ -104,7 +104,7 @@ class Session:
             feed, known = self._feed_of(media, sidecars or {})
             if feed.done:
                 return
-            first = max(feed.first_window, self._perceive.begins(self.windows))
+            first = max(feed.window + 1, self._perceive.begins(self.windows))
             self._perceive.forget(self.id)  # a pass decides alone what repeats, so that it can be gone on with
             reader = self._read(feed.media, self.spec, sidecars=feed.sidecars,
                                   first_window=first - feed.first_window)
@@ -355,15 +355,17 @@ class Session:
 
     def _feed_of(self, media: str | Path | None, sidecars: Mapping[str, str | Path]) -> tuple[Feed, bool]:
         """What the log says of feeding this media and True, or a new feed, behind all windows, and False."""
-        feeds = list(self.log.entries(Feed))
-        if media is None:
-            if not feeds:
-                raise SessionError("the log names nothing to go on with", fix="feed a file, or push packets")
-            return feeds[-1], True
-        name = str(media) if "://" in str(media) else str(Path(media).absolute())
-        for feed in reversed(feeds):
-            if feed.media == name and (feed.done or feed is feeds[-1]):
-                return feed, True
+        noted = list(self.log.entries(Feed))
+        feeds = [(place, feed) for place, feed in enumerate(noted) if feed.media]
+        if media is None and not feeds:
+            raise SessionError("the log names nothing to go on with", fix="feed a file, or push packets")
+        name = feeds[-1][1].media if media is None else str(media) if "://" in str(media) else str(Path(media).absolute())
+        for place, feed in reversed(feeds):
+            if feed.media == name and (feed.done or place == feeds[-1][0]):
+                if feed.done or place == len(noted) - 1:
+                    return feed, True
+                read = noted[place + 1].first_window - feed.first_window  # then packets were pushed
+                return Feed(self.log.last_window(), name, self.windows - read, feed.sidecars), False
         tables = {kind: str(Path(path).absolute()) for kind, path in sidecars.items()}
         return Feed(self.log.last_window(), name, self.windows, tables), False
 
@@ -373,6 +375,9 @@ class Session:
             self._check_open()
             return
         self._check_free()
+        *_, noted = None, *self.log.entries(Feed)
+        if noted is not None and noted.media and not noted.done:  # the rest of it will come behind what is pushed
+            self.log.append(Feed(self.log.last_window(), "", self.windows))
         inbox = self._inbox = Inbox(live=self._live)
         intake = self._intake = Intake(self.spec.window_s, self._streams, self.windows,
                                        idle_timeout_s=self._idle_timeout_s, clock=self._clock, patient=self._patient)
