@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from anymodal.commands.options import AsJson, Imu, Model, Sidecar
 from anymodal.errors import InputError, MediaError, MissingExtraError, need
 from anymodal.session.sqlite_file import is_log
 from anymodal.types import Answer, Delta
@@ -35,13 +36,10 @@ def ask(
     questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", help="One or more questions.",
                                                    show_default=False)],
     at: Annotated[float | None, typer.Option(metavar="SECONDS", help="Answer as of this media time.")] = None,
-    model: Annotated[str, typer.Option(help="A shipped bundle's name, or the path of a bundle's YAML.")] = "tiny",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line and question.")] = False,
-    imu: Annotated[Path | None, typer.Option(metavar="FILE", help="Short for --sidecar imu=FILE.")] = None,
-    sidecar: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=FILE", help="A sensor table (CSV or JSONL with a time column). Repeatable."),
-    ] = None,
+    model: Model = "tiny",
+    as_json: AsJson = False,
+    imu: Imu = None,
+    sidecar: Sidecar = None,
     require: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Refuse a clip without this: video, audio or a sensor. Repeatable."),

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from anymodal.commands.ask import load, parse_sidecars, write_json, write_text
+from anymodal.commands.options import AsJson, Imu, Model, Sidecar
 from anymodal.errors import InputError
 from anymodal.types import Answer, Delta
 
@@ -31,13 +32,10 @@ def watch(
         list[str] | None,
         typer.Option(metavar='"SECONDS: QUESTION"', help="Ask at this media time; at the end without one. Repeatable."),
     ] = None,
-    model: Annotated[str, typer.Option(help="A shipped bundle's name, or the path of a bundle's YAML.")] = "tiny",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line and question.")] = False,
-    imu: Annotated[Path | None, typer.Option(metavar="FILE", help="Short for --sidecar imu=FILE.")] = None,
-    sidecar: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=FILE", help="A sensor table (CSV or JSONL with a time column). Repeatable."),
-    ] = None,
+    model: Model = "tiny",
+    as_json: AsJson = False,
+    imu: Imu = None,
+    sidecar: Sidecar = None,
 ) -> None:
     """Watch a clip as a session: ask while it is watched, break off, go on, and ask its log later.
 
