@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -559,13 +560,16 @@ def test_the_view_in_a_terminal_and_a_typed_question(folder, random_model):
                                start_new_session=True, env={**os.environ, "TERM": "xterm"})
     shown = ""
 
+    def read() -> str:
+        ready = select.select([ours], [], [], 0.1)[0]
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(ours, 65536).decode(errors="replace")) if ready else ""
+
     def until(text: str, seconds: float = 60.0) -> None:
         nonlocal shown
         end = time.monotonic() + seconds
         while text not in shown:
             assert time.monotonic() < end and process.poll() is None, shown[-2000:]
-            if select.select([ours], [], [], 0.1)[0]:
-                shown += os.read(ours, 65536).decode(errors="replace")
+            shown += read()
 
     try:
         until("2.0 s")
@@ -580,8 +584,7 @@ def test_the_view_in_a_terminal_and_a_typed_question(folder, random_model):
         os.write(ours, b"/quit\r")
         end = time.monotonic() + 30
         while process.poll() is None and time.monotonic() < end:
-            if select.select([ours], [], [], 0.1)[0]:
-                shown += os.read(ours, 65536).decode(errors="replace")
+            shown += read()
         assert process.wait(1) == 0 and "nothing lost" in shown
         assert termios.tcgetattr(theirs) == before  # the terminal is as it was
     finally:
