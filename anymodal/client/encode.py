@@ -47,15 +47,14 @@ def frame_of(array: Any, modality: str = "video", *, shorter_px: int | None = No
 
 
 def sound_of(samples: Any) -> np.ndarray:
-    """int16 (T,) of mono or (T, C) samples: int16, or floats in [-1, 1]. Raises PacketError."""
+    """Mono samples (T,) of (T,) or (T, C): int16 stays, floats in [-1, 1] are float32. Raises PacketError."""
     found = _array(samples, "sound")
     if found.dtype.kind == "f":
-        found = np.nan_to_num(found.astype(np.float32), posinf=1.0, neginf=-1.0)
+        found = np.clip(np.nan_to_num(found.astype(np.float32)), -1.0, 1.0)
         found = found.mean(axis=1) if found.ndim == 2 and found.shape[1] else found
-        found = np.rint(np.clip(found, -1.0, 1.0) * 32767).astype(np.int16)
     elif found.dtype == np.int16 and found.ndim == 2 and found.shape[1]:
         found = found.astype(np.int32).mean(axis=1).astype(np.int16)
-    if found.dtype != np.int16 or found.ndim != 1:
+    if found.dtype not in (np.int16, np.float32) or found.ndim != 1:
         raise PacketError(f"sound must be int16 or float, (T,) or (T, C), found {found.dtype} {found.shape}",
                           fix="one row per moment: samples.T if the channels come first")
     return found
