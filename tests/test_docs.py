@@ -3,6 +3,7 @@
 A block of commands or Python carries a comment that says how it is tested. `doc-test: in order`: it is run, after the
 blocks above it, in a folder with a clip and a run's metrics. `doc-test: parse`: it takes long or needs a cluster, so
 each command is checked against what it calls: make's targets, options of command lines, extras, pinned versions.
+`doc-test: served`: it is run in such a folder, against a server of its own instead of the one on port 8000.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def folder(clip, tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
 def test_every_block_says_how_it_is_tested(document):
-    unmarked = [b["text"].splitlines()[0] for b in blocks(document) if b["mode"] not in ("in order", "parse")]
+    unmarked = [b["text"].splitlines()[0] for b in blocks(document) if b["mode"] not in ("in order", "parse", "served")]
     assert unmarked == []
 
 
@@ -76,6 +77,28 @@ def test_blocks_run_in_order(document, folder, capfd):
             assert command[0] == "anymodal", f"{document.name}: only anymodal's commands are run, not {command}"
             code = command_line.run(command[1:])
             assert code == 0, (command, capfd.readouterr().err)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The default model, served."""
+    from actors.gateway.hosts import LocalHost
+    from actors.gateway.settings import Settings
+    from actors.gateway.testing import serving
+
+    settings = Settings(port=0, state=tmp_path_factory.mktemp("served"))
+    with serving(LocalHost(folder=settings.sessions), settings) as running:
+        yield running
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if any(b["mode"] == "served" for b in blocks(d))],
+                         ids=lambda d: d.name)
+def test_blocks_run_against_a_server(document, folder, served):
+    for block in blocks(document):
+        if block["mode"] == "served":
+            text = block["text"].replace("127.0.0.1:8000", f"127.0.0.1:{served.port}")
+            exec(compile(text, document.name, "exec"), {"__name__": "__main__"})  # our own documents
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if any(b["mode"] == "parse" for b in blocks(d))],
@@ -103,9 +126,9 @@ def check_make(words: list[str]) -> None:
 
 
 def check_anymodal(words: list[str]) -> None:
-    if words[0] == "job":
+    if words[0] in ("job", "serve"):
         points = {point.name: point for point in command_line.entry_points(group=command_line.GROUP)}
-        check_python(["-m", points["job"].module, *words[1:]])
+        check_python(["-m", points[words[0]].module, *words[1:]])
         return
     group = typer.main.get_command(command_line.app)
     with group.make_context("anymodal", [words[0]], resilient_parsing=True) as parent:
@@ -156,7 +179,7 @@ def check_python(words: list[str]) -> None:
 @pytest.mark.parametrize("wrong", [
     ["make", "demmo"], ["make", "demo", "PIP_ARG=x"], ["pip", "install", "anymodal[runn]"],
     ["pip", "install", "torch==1.0"], ["ray", "job", "sumbit"], ["ray", "start", "--heads"], ["anymodal", "doctr"],
-    ["anymodal", "ask", "a", "b", "--att", "1"], ["python", "-m", "nowhere_at_all"], ["rm", "-rf", "x"],
+    ["anymodal", "ask", "a", "b", "--att", "1"], ["anymodal", "serve", "--prot", "1"], ["python", "-m", "nowhere_at_all"], ["rm", "-rf", "x"],
 ], ids=" ".join)
 def test_the_checks_find_what_is_wrong(wrong):
     with pytest.raises(Exception):  # noqa: B017  (each tool has an exception of its own)

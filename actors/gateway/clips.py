@@ -16,7 +16,7 @@ from pathlib import Path
 
 from actors.gateway.hosts import Asking, Host, HostSession
 from actors.gateway.media import Shown
-from anymodal.errors import AnymodalError, SessionError
+from anymodal.errors import AnymodalError, MediaError, SessionError, SidecarError
 from anymodal.types import Answer, Delta
 
 DIALOGUE = "chat"
@@ -77,11 +77,14 @@ class ClipAsking(Iterator[Delta | Answer]):
             for step in self._steps:
                 if self._closed:
                     raise SessionError("the question was taken back", fix="ask again")
-                if isinstance(step, Shown):
+                if isinstance(step, Said):
+                    session.tell(step.question, step.answer, dialogue=DIALOGUE)
+                    continue
+                try:
                     session.feed(str(step.path), step.sidecars)
                     session.wait()
-                else:
-                    session.tell(step.question, step.answer, dialogue=DIALOGUE)
+                except (MediaError, SidecarError) as error:
+                    raise step.fault(error) from error
             self._asking = session.stream(self._question, at_s=self._at_s, dialogue=DIALOGUE)
             for piece in self._asking:
                 if isinstance(piece, Answer):

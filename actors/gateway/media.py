@@ -21,7 +21,7 @@ from actors.gateway.auth import Client
 from actors.gateway.context import Gateway
 from actors.gateway.faults import Fault, as_answer
 from actors.gateway.fetching import fetch
-from anymodal.errors import MediaError
+from anymodal.errors import MediaError, SidecarError
 
 DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[\w.+-]+)*)(;base64)?,", re.ASCII)
 SIDECAR_BYTES = 64 * 2**20
@@ -40,11 +40,21 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Media that is here."""
+    """Media that is here. `param`: where it stood in the request."""
 
     path: Path
     kind: str
     sidecars: dict[str, str] = field(default_factory=dict)
+    param: str = ""
+
+    def fault(self, error: MediaError | SidecarError) -> Fault:
+        """What was found out about it while it was read, in words that tell nothing of where it lies here."""
+        names = {str(self.path): "the file", self.path.name: "the file"}
+        names |= {path: f"the table of {modality}" for modality, path in self.sidecars.items()}
+        message, fix = error.message, error.fix
+        for name, told in names.items():
+            message, fix = message.replace(name, told), fix.replace(name, told)
+        return as_answer(type(error)(message, fix=fix), param=self.param)
 
 
 @contextmanager
@@ -82,7 +92,7 @@ async def bring(gateway: Gateway, client: Client, wanted: Wanted, path: Path) ->
         table = path.with_name(f"{path.name}-{modality}")
         await _save(gateway, client, address, table, where)
         tables[modality] = str(await gateway.asks.run(_named_table, table, where))
-    return Shown(named, found.kind, tables)
+    return Shown(named, found.kind, tables, wanted.param)
 
 
 async def _save(gateway: Gateway, client: Client, address: str, path: Path, param: str) -> None:

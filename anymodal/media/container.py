@@ -15,6 +15,7 @@ av = need("av", extra="run")
 
 OPEN_TIMEOUT_S = 20.0
 READ_TIMEOUT_S = 20.0
+MOST_PIXELS = 2**27  # of a frame: what a small file claims to be, at its start or midway, must not take all memory
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .bmp .webp .tif .tiff .ppm .pgm .pbm .qoi".split())
 IMAGE_FORMATS = frozenset("bmp_pipe jpeg_pipe pbm_pipe pgm_pipe png_pipe ppm_pipe qoi_pipe tiff_pipe webp_pipe".split())
 HEADER_ONLY = ("matroska", "flv")  # formats with a duration in the file's header alone
@@ -100,6 +101,9 @@ def _open_fix(path: Path) -> str:
 def pick_stream(container: Any, modality: str, number: int | None) -> Any | None:
     """The stream to use: the `number`-th of its kind, or the first that is no attached picture; None if absent."""
     of_kind = list(container.streams.video if modality == VIDEO else container.streams.audio)
+    for stream in of_kind if modality == VIDEO else ():
+        if stream.codec_context is not None and not stream.codec_context.is_open:
+            stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
     if number is not None:
         if not 0 <= number < len(of_kind):
             raise MediaError(
