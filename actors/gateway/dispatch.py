@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from actors.gateway.answers import Running
 from actors.gateway.faults import Fault
 from actors.gateway.hearing import new_item
+from actors.gateway.inbox import Waiting
 from actors.gateway.inputs import Piece
 from anymodal import protocol as p
 
@@ -47,11 +48,23 @@ def place(live: Live, event: Any) -> tuple[Piece, ...]:
     return tuple(live.inputs.place_image(part.image_url, part.pts_s, part.stream) for part in images)
 
 
-async def handle(live: Live, event: Any, pieces: tuple[Piece, ...]) -> None:
+def flushes(live: Live, event: Any) -> bool:
+    """Is what came before to be seen first, a window cut short too? Decided when it comes, for what comes after it."""
+    if isinstance(event, p.InputFlush):
+        return True
+    at_s = event.response.anymodal.at_s if isinstance(event, p.ResponseCreate) and event.response and (
+        event.response.anymodal) else None
+    return isinstance(event, p.ResponseCreate) and at_s is None and live.inputs.settled and (
+        live.inputs.newest_s > live.end_s)
+
+
+async def handle(live: Live, waiting: Waiting) -> None:
     """Do what an event says. Raises what is wrong with it."""
-    if pieces:
-        await live.take_now(event, pieces)
-    await HANDLERS[type(event)](live, event)
+    if waiting.pieces:
+        await live.take_now(waiting)
+    if waiting.flush:
+        await flush(live)
+    await HANDLERS[type(waiting.event)](live, waiting.event)
 
 
 # -- the session --------------------------------------------------------------------------------------------------
@@ -151,8 +164,6 @@ async def _response_create(live: Live, event: p.ResponseCreate) -> None:
     if not text.strip() and question is None:
         raise Fault(400, "no_question", "there is no question to answer", param="response.input",
                     fix="create an item of role user with input_text before")
-    if asked.at_s is None and not live.inputs.streaming and live.inputs.newest_s > live.end_s:
-        await flush(live)  # what has come is all there is for now
     live.answers.begin(Running(text, at_s=asked.at_s, wait_s=asked.wait_s, dialogue=asked.dialogue,
                                metadata=given.metadata), question)
 
@@ -177,7 +188,6 @@ async def _audio_clear(live: Live, event: p.AudioClear) -> None:
 
 
 async def _input_flush(live: Live, event: p.InputFlush) -> None:
-    await flush(live)
     live.outbox.put(p.InputFlushed, end_s=live.end_s)
 
 
@@ -187,7 +197,6 @@ async def flush(live: Live) -> None:
     await live.gateway.asks.run(session.flush)
     windows = await live.gateway.pushes.run(lambda: session.windows)
     await live.told_until(windows * live.inputs.window_s, TOLD_S)
-    live.inputs.flushed(live.end_s)
 
 
 def _rule(action: str) -> Callable[[Live, Any], Awaitable[None]]:

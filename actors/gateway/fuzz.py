@@ -35,7 +35,7 @@ from anymodal.protocol import client_events
 A_CONNECTION = 50  # messages on one connection
 AT_ONCE = 4  # connections
 WAIT_S = 120.0  # for what has to come
-BARRIER = {"type": "anymodal.rule.list"}
+BARRIER = {"type": "response.cancel", "response_id": "none", "event_id": "barrier"}  # answered by an error, in turn
 NAMED = (1002, 1003, 1007, 1008, 1009, 1012, 1013)  # close codes that name a fault
 JUNK: tuple[Any, ...] = (None, True, -1, 0, 2**63, 1e308, -0.5, "", "x", "\u0000", "🙂" * 50, [], [[]], {}, {"a": 1}, "NaN",
                          "A" * 5000, [None] * 200)
@@ -278,7 +278,7 @@ async def _send_one(socket: ClientConnection, message: Message, report: Report) 
     try:
         await socket.send(message.data)
         await socket.send(json.dumps(BARRIER))
-        while (event := await _next(socket))["type"] != "anymodal.rules":
+        while (event := await _next(socket)).get("error", {}).get("event_id") != BARRIER["event_id"]:
             if event["type"] == "error" or event["type"] == "response.done" and event["response"]["status"] == "failed":
                 fault = event["error"] if event["type"] == "error" else event["response"]["status_details"]["error"]
                 report.errors[fault["code"]] += 1

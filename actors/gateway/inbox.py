@@ -18,11 +18,12 @@ BATCH, BATCH_BYTES = 32, 2**20  # media taken at once
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An event, with what `Inputs.place` made of the media in it."""
+    """An event, with what `Inputs.place` made of the media in it. `flush`: what came before it is to be seen first."""
 
     event: ClientEvent
     pieces: tuple[Piece, ...]
     size: int
+    flush: bool = False
 
     @property
     def is_media(self) -> bool:

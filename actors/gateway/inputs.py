@@ -6,6 +6,7 @@ Media time goes on with the wall clock between pieces, so that what has no time 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from anymodal.types import Packet
 AHEAD_S = 30.0  # how far a piece may be ahead of the session's time: a clock that jumps is not followed
 FRAME_PIXELS = 4096 * 2304  # of one frame
 AS_PICTURES = ("depth", "thermal")  # what a stream that was declared as video may hold as well
+AT_ONCE_S = 0.5  # by so much, media came faster than they last
 STREAMING_S = 2.0  # since the last piece that had a time: then more is on its way
 
 
@@ -55,7 +57,8 @@ class Inputs:
         self._newest_s, self._newest_at_s = 0.0, clock()
         self._newest: dict[str, float] = {}
         self._still_s = 0.0  # where the next picture without a time may be
-        self._timed_at_s = -STREAMING_S
+        self._timed = False  # does the client say when things are?
+        self._timed_at_s, self._first_at_s = -STREAMING_S, clock()
         self._inputs: dict[str, SoundInput | SensorInput] = {}
 
     @property
@@ -90,9 +93,11 @@ class Inputs:
         return self._newest_s
 
     @property
-    def streaming(self) -> bool:
-        """Is more on its way by itself?"""
-        return self._clock() - self._timed_at_s < STREAMING_S
+    def settled(self) -> bool:
+        """Is what has come all there is for now? It is not while a camera or a microphone goes on; it is where sound and
+        pictures without times came faster than they last."""
+        at_once = not self._timed and self._newest_s > self._clock() - self._first_at_s + AT_ONCE_S
+        return at_once or self._clock() - self._timed_at_s >= STREAMING_S
 
     @property
     def whole_s(self) -> float:
@@ -107,6 +112,7 @@ class Inputs:
 
     def place(self, event: InputAppend) -> Piece:
         """Raises Fault for a stream that there is not, or a time far ahead."""
+        self._timed = True
         spec = self._spec(event.stream)
         is_picture = spec.modality == VIDEO
         said = event.modality or spec.modality
@@ -136,6 +142,7 @@ class Inputs:
                         fix="declare one in session.anymodal.streams")
         step_s = 1 / self._spec(name).rate_hz
         if pts_s is not None:
+            self._timed = True
             return self._placed(Piece(name, pts_s, pts_s + step_s, None, image_url))
         at_s = max(self.now_s, self._still_s)
         self._still_s = at_s + step_s
@@ -144,9 +151,12 @@ class Inputs:
         self._timed_at_s = timed_at_s
         return piece
 
-    def flushed(self, end_s: float) -> None:
-        """What comes next belongs to a new window."""
-        self._still_s = max(self._still_s, end_s)
+    def flush(self) -> None:
+        """What comes next and has no time of its own belongs to a new window."""
+        end_s = math.ceil(self._newest_s / self.window_s - 1e-6) * self.window_s
+        self._still_s, self.sound_s = max(self._still_s, end_s), max(self.sound_s, end_s) if self.sound_s else 0.0
+        if end_s > self._newest_s:
+            self._newest_s, self._newest_at_s = end_s, self._clock()
 
     def _placed(self, piece: Piece) -> Piece:
         if piece.pts_s > self.now_s + AHEAD_S:

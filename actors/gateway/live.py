@@ -54,6 +54,11 @@ class Socket(Protocol):
         """Close it, once what is due was sent."""
 
 
+def speech_of(gateway: Gateway) -> Any:
+    """What hears questions, if anything does. See `hearing`."""
+    return getattr(gateway, "speech", None) or getattr(gateway.settings, "speech", None)
+
+
 class Live:
     """`told`: the last window that was told; `safe`: the client's number up to which nothing has to be sent again."""
 
@@ -62,7 +67,7 @@ class Live:
         self.gateway, self.id, self.token, self.client, self._on_end = gateway, id, token, client, on_end
         self.outbox = Outbox(settings.sessions / f"{id}.live", settings.kept_events, self._wake)
         self.inputs = Inputs(gateway.host.spec, settings.most_pixels)
-        self.answers, self.hearing = Answers(self), Hearing(self, getattr(settings, "speech", None))
+        self.answers, self.hearing = Answers(self), Hearing(self, speech_of(gateway))
         self.turn_detection: dict[str, Any] | None = {"type": "server_vad"} if self.hearing.speech else None
         self.instructions: str | None = None
         self.question, self.last_item = "", None  # what a response is made of
@@ -141,8 +146,10 @@ class Live:
         if 0 < number <= self.done_seq and not dispatch.is_media(event):
             return  # it was done by the process before this one
         try:
-            waiting = Waiting(event, dispatch.place(self, event), size)
+            waiting = Waiting(event, dispatch.place(self, event), size, dispatch.flushes(self, event))
             self.gateway.metrics.drops.labels("shed").inc(self._inbox.put(waiting))
+            if waiting.flush:
+                self.inputs.flush()
         except Fault as fault:
             self.fail(fault, event.event_id)
             return
@@ -168,7 +175,7 @@ class Live:
                     await self._keep_pace()
                     await self._take([(w, piece) for w in batch for piece in w.pieces])
                 else:
-                    await dispatch.handle(self, batch[0].event, batch[0].pieces)
+                    await dispatch.handle(self, batch[0])
             except Exception as error:
                 self.fail(as_answer(error), batch[0].event.event_id)
             if not batch[0].is_media:
@@ -220,10 +227,10 @@ class Live:
                 wrong.append((waiting, error))
         return wrong, heard
 
-    async def take_now(self, event: ClientEvent, pieces: tuple[Piece, ...]) -> None:
+    async def take_now(self, waiting: Waiting) -> None:
         """The pictures of a message."""
         await self._keep_pace()
-        await self._take([(Waiting(event, pieces, 0), piece) for piece in pieces])
+        await self._take([(waiting, piece) for piece in waiting.pieces])
 
     async def session(self) -> HostSession:
         """The host's session, begun when it is first needed: until then its streams may be declared."""
