@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -123,6 +124,20 @@ def test_what_is_asked_is_what_the_server_gets(server, clip):
     assert first[0]["video_url"]["url"] in server.uploads and list(first[0]["video_url"]["sidecars"]) == ["imu"]
     assert second[0] == {"type": "image_url", "image_url": {"url": "https://example.org/a%20cat.jpg?x=1"}}
     assert third == [{"type": "text", "text": "what?"}]
+
+
+def test_an_error_in_the_middle_of_an_answer_is_raised_and_an_answer_cut_short_too(server, monkeypatch):
+    chunk = '{"choices": [{"index": 0, "delta": {"content": "a "}, "finish_reason": null}]}'
+    error = '{"error": {"message": "no frame", "type": "invalid_request_error", "code": "invalid_media", "param": null}}'
+    with Client(transport=server, options=FAST) as client:
+        for tail, kind, says in ((error, InvalidError, "no frame"), ("[DONE]", AnswerError, "broke off"),
+                                 ("{", ProtocolError, "no JSON"), ("7", ProtocolError, "no chunk")):
+            text = f": working\n\ndata: {chunk}\n\ndata: {tail}\n\n"
+            monkeypatch.setattr(server, "_chat", lambda body, text=text: httpx.Response(200, text=text))
+            asking = client.ask(None, "what?")
+            assert next(asking) == Delta("a ")
+            with pytest.raises(kind, match=says):
+                asking.answer()
 
 
 def test_a_busy_or_absent_server_is_tried_again_and_then_told_of(server, clip):

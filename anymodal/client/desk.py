@@ -133,7 +133,8 @@ class Desk:
         elif isinstance(event, protocol.ResponseCreated) and (event.response.metadata or {}).get(ASK) == asked.name:
             asked.response = event.response.id
             if asked.given_up:
-                self._give_up(asked)
+                with suppress(AnymodalError):
+                    self._give_up(asked)
         elif isinstance(event, protocol.TextDelta) and event.response_id == asked.response:
             self._moved_s = time.monotonic()
             asked.text += event.delta

@@ -91,6 +91,13 @@ class ServerFaultError(RefusedError):
     pass
 
 
+def refusal_of_chunk(data: str) -> RefusedError:
+    """What an error says that comes after an answer has begun, where there is no status any more."""
+    said = json.loads(data)["error"]
+    found = said if isinstance(said, dict) else {}
+    return refusal(_status_of(str(found.get("type")), str(found.get("code"))), data, {})
+
+
 def refusal(status: int, body: str | bytes, headers: Mapping[str, str]) -> RefusedError:
     """What an HTTP answer with an error says. `body` may be anything."""
     try:
@@ -108,12 +115,16 @@ def refusal(status: int, body: str | bytes, headers: Mapping[str, str]) -> Refus
 
 def refusal_of_event(fault: Any) -> RefusedError:
     """What an `error` event says: a `protocol.Fault`."""
-    status = _STATUS_OF_CODE.get(fault.code) or _STATUS_OF_TYPE.get(fault.type) or 400
+    status = _status_of(fault.type, fault.code)
     return _kind_of(status)(fault.message, status=status, code=fault.code, param=fault.param)
 
 
 _STATUS_OF_CODE = {"session_gone": 404, "model_not_found": 404, "draining": 503}
 _STATUS_OF_TYPE = {"authentication_error": 401, "permission_error": 403, "rate_limit_error": 429, "server_error": 500}
+
+
+def _status_of(kind: str, code: str) -> int:
+    return _STATUS_OF_CODE.get(code) or _STATUS_OF_TYPE.get(kind) or 400
 
 
 def _kind_of(status: int) -> type[RefusedError]:

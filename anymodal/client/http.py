@@ -21,6 +21,7 @@ from anymodal.client.errors import (
     UnreachableError,
     WaitedTooLongError,
     refusal,
+    refusal_of_chunk,
 )
 from anymodal.client.options import Backoff, Options
 from anymodal.client.transport import Transport, is_loopback, unreachable
@@ -177,7 +178,7 @@ async def _chunks(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
         if not isinstance(chunk, dict):
             raise ProtocolError(f"the server sent no chunk: {data[:200]!r}", fix="is it an anymodal server?")
         if chunk.get("error"):
-            raise refusal(500, data, {})
+            raise refusal_of_chunk(data)
         yield chunk
 
 

@@ -253,7 +253,7 @@ class Link:
                 self.outbox = Outbox(self._options.buffer_bytes, first.client_seq + 1)
             before = self.outbox.dropped.total()
             self.outbox.rewind(first.client_seq)
-            self.last = min(self.last + first.lost, first.anymodal.seq)
+            self.last += first.lost
             self.events_lost += first.lost
             self.reconnections += 1
             self._on_event(ConnectionBack(down_s, first.lost))

@@ -238,7 +238,7 @@ class FakeSession:
             self.say({"type": "session.created", "session": self._config()})
             return
         kept = max(last, self._forgotten)
-        connection.give({"type": "anymodal.resumed", "event_id": "resumed", "anymodal": {"seq": len(self.said)},
+        connection.give({"type": "anymodal.resumed", "event_id": "resumed", "anymodal": {"seq": last},
                          "session": self._config(), "client_seq": self.client_seq, "lost": kept - last})
         for event in self.said[kept:]:
             connection.give(event)
