@@ -210,6 +210,13 @@ def test_language_stage_trains_adapters_and_lm_but_not_the_frame_encoder(spec, t
     assert all(p.grad is None for p in perception.encoders["video"].parameters())
     for name in ("adapters.video.queries", "adapters.audio.queries", "encoders.imu.body.cls"):
         assert dict(perception.named_parameters())[name].grad.abs().sum() > 0, name
+    quiet, eventful = [{"video": [("red", "circle")] * 9}], [{"video": [("red", "circle", "appears")] * 9}]
+    tokens = {"video": torch.randn(1, 12, lm.width)}
+    with torch.no_grad():
+        plain = [float(stage.said_loss(tokens, words)) for words in (quiet, eventful)]
+        stage.events = 3.0
+        heavy = [float(stage.said_loss(tokens, words)) for words in (quiet, eventful)]
+    assert heavy[0] == pytest.approx(plain[0]) and heavy[1] > plain[1] + 1, "words of events weigh three times"
 
 
 def test_stages_of_the_recipe_are_read_strictly(spec):

@@ -28,7 +28,7 @@ from anymodal.training.clips import ClipSignals, clip_signals, join
 from anymodal.training.drills import drills
 from anymodal.training.packed import Packing, chunk_for, packed_attention_of
 from anymodal.training.windows import FrozenFrames
-from anymodal.training.words import window_words
+from anymodal.training.words import EVENT_WORDS, window_words
 
 ALL = ("video", "audio", "imu")
 PRESENT = (ALL,) * 12 + (("video", "audio"), ("video", "imu"), ("video",), ("audio", "imu"), ("audio",), ("imu",), ())
@@ -115,12 +115,12 @@ class LanguageStage:
     def __init__(self, perception, lm, tokenizer: TextTokenizer, *, seed: int = 3, clips: int = 8, questions: int = 13,
                  seconds: tuple[int, ...] = (8,), reuse: int = 2, words: float = 0.4,
                  kinds: tuple[str, ...] | None = None, noise: float = 1.0, drilled: int = 0,
-                 alone: bool | Sequence[str] = False, rules: int = 0, frozen: bool = False) -> None:
+                 alone: bool | Sequence[str] = False, rules: int = 0, frozen: bool = False, events: float = 1.0) -> None:
         self.perception, self.lm, self.tokenizer = perception, lm, tokenizer
         self.options = (seed, clips, questions, tuple(seconds), reuse, tuple(kinds) if kinds else None, noise, drilled,
                         alone if isinstance(alone, bool) else tuple(alone), rules)
         self.frozen = FrozenFrames(perception)
-        self.words = words  # weight of what each token should say
+        self.words, self.events = words, events  # weight of what each token should say, and in it of words of events
         self._known: dict[str, list[int]] = {}
         (perception if frozen else perception.encoders["video"]).requires_grad_(False)
 
@@ -151,10 +151,12 @@ class LanguageStage:
             owner = torch.tensor([i for i, row in enumerate(ids) for _ in row], device=tokens.device)
             target = torch.tensor([i for row in ids for i in row], device=tokens.device)
             share = 1 / torch.tensor([len(row) for row in ids], device=tokens.device)
+            heavy = torch.tensor([self.events if w in EVENT_WORDS else 1.0 for row in rows for w in row
+                                  for _ in self._ids(w)], device=tokens.device)
             mine = tokens.flatten(0, 1)
             mine = mine[:, :per_window] if per_window > 1 else mine.mean(1, keepdim=True)
             logits = self.lm.model.lm_head(self.lm.model.model.norm(mine.flatten(0, 1))).float()
-            losses = -torch.log_softmax(logits, -1)[owner, target] * share[owner]
+            losses = -torch.log_softmax(logits, -1)[owner, target] * share[owner] * heavy
             total = total + losses.sum() / len(rows)
         return total
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from anymodal.playground.world import PLACES, Scene, heading, place_of
+from anymodal.playground.world import PLACES, VISUAL_EVENTS, Scene, heading, place_of
 from anymodal.training.windows import HEARD, MOVED, motion_claims, sound_claims
 
 NOTHING = ("nothing",)
 LEAVING, ENTERING = ("before",), ("after",)  # a thing that goes from one place to another is told by both of their tokens
 # as "left" and "up" are places too, a token says where a thing goes in other words
 WAYS = {"left": ("west",), "right": ("east",), "up": ("upward",), "down": ("downward",)}
+EVENT_WORDS = frozenset({w for kind in VISUAL_EVENTS for w in kind.split()} | {w for way in WAYS.values() for w in way})
+EVENT_WORDS |= {*LEAVING, *ENTERING}
 
 
 def window_words(scene: Scene, window: int) -> dict[str, list[tuple[str, ...]]]:
