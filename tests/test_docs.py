@@ -179,7 +179,8 @@ def check_python(words: list[str]) -> None:
 @pytest.mark.parametrize("wrong", [
     ["make", "demmo"], ["make", "demo", "PIP_ARG=x"], ["pip", "install", "anymodal[runn]"],
     ["pip", "install", "torch==1.0"], ["ray", "job", "sumbit"], ["ray", "start", "--heads"], ["anymodal", "doctr"],
-    ["anymodal", "ask", "a", "b", "--att", "1"], ["anymodal", "serve", "--prot", "1"], ["python", "-m", "nowhere_at_all"], ["rm", "-rf", "x"],
+    ["anymodal", "ask", "a", "b", "--att", "1"], ["anymodal", "serve", "--prot", "1"],
+    ["python", "-m", "nowhere_at_all"], ["rm", "-rf", "x"],
 ], ids=" ".join)
 def test_the_checks_find_what_is_wrong(wrong):
     with pytest.raises(Exception):  # noqa: B017  (each tool has an exception of its own)

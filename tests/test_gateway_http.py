@@ -22,7 +22,9 @@ import pytest
 from actors.gateway.hosts import ActorHost, LocalHost
 from actors.gateway.settings import Settings
 from actors.gateway.testing import serving
+from actors.gateway.tracing import make_provider
 from anymodal.agent import load
+from anymodal.errors import MissingExtraError
 from anymodal.testing import gradient_frame, make_imu_csv, make_video, make_wav
 from anymodal.testing_bundle import random_bundle
 
@@ -325,6 +327,26 @@ def test_health_and_metrics(server, client, clip):
     for name in ("dropped_total{reason=", "queue_depth{queue=", "stage_seconds_bucket", "sessions{state=", "sockets",
                  "kills_total", "recoveries_total", "http_requests_total{route=\"/v1/chat/completions\",status=\"200\"}"):
         assert f"anymodal_{name}" in text, name
+
+
+def test_an_answer_leaves_spans(bundle, folder, clip, monkeypatch):
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    settings = Settings(port=0, state=folder / "traced", trace=True)
+    with serving(LocalHost(bundle, folder=settings.sessions, threads=1), settings) as running:
+        spans = InMemorySpanExporter()
+        running.gateway.tracing.add_span_processor(SimpleSpanProcessor(spans))
+        client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+        ask(client, showing(video(data_url(clip))))
+        until(lambda: any(s.name == "chat" for s in spans.get_finished_spans()))
+    found = {s.name: s for s in spans.get_finished_spans()}
+    assert {"chat", "sniff", "watch"} <= set(found)
+    assert found["watch"].parent.span_id == found["sniff"].parent.span_id == found["chat"].context.span_id
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "nowhere")
+    with pytest.raises(MissingExtraError, match="no OpenTelemetry exporter 'nowhere'"):
+        make_provider()
 
 
 def until(check, seconds: float = 60.0) -> None:

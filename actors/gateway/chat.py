@@ -111,8 +111,9 @@ class Completion:
     async def _work(self, client: Client, made: asyncio.Queue) -> None:
         gateway, status, end = self._gateway, "failed", None
         try:
-            async with asyncio.timeout(gateway.settings.answer_timeout_s), gateway.answering.enter(client.id):
-                await self._answer(client, made)
+            with gateway.metrics.span("chat", model=gateway.host.name, question=self._plan.question[:200]):
+                async with asyncio.timeout(gateway.settings.answer_timeout_s), gateway.answering.enter(client.id):
+                    await self._answer(client, made)
             status = "done"
         except TimeoutError:
             end = Fault(504, "timeout", f"the answer took over {gateway.settings.answer_timeout_s:g} s",
@@ -132,7 +133,7 @@ class Completion:
             steps = [await bring(gateway, client, step, folder / f"part-{number}") if isinstance(step, Wanted) else step
                      for number, step in enumerate(self._plan.steps)]
             asking = self._asking = ClipAsking(gateway.host, gateway.settings.state, steps, self._plan.question,
-                                               asked and asked.at_s)
+                                               asked and asked.at_s, gateway.metrics)
             try:
                 async for piece in gateway.asks.pieces(asking):
                     self._count(piece)

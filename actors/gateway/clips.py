@@ -16,6 +16,7 @@ from pathlib import Path
 
 from actors.gateway.hosts import Asking, Host, HostSession
 from actors.gateway.media import Shown
+from actors.gateway.metrics import Metrics
 from anymodal.errors import AnymodalError, MediaError, SessionError, SidecarError
 from anymodal.types import Answer, Delta
 
@@ -41,7 +42,9 @@ class ClipAsking(Iterator[Delta | Answer]):
     `tokens`: of the media, by modality, once the answer is there.
     """
 
-    def __init__(self, host: Host, state: Path, steps: Sequence[Shown | Said], question: str, at_s: float | None) -> None:
+    def __init__(self, host: Host, state: Path, steps: Sequence[Shown | Said], question: str, at_s: float | None,
+                 metrics: Metrics) -> None:
+        self._stage = metrics.stage
         self.tokens: dict[str, int] = {}
         self._host, self._name = host, prefix(state) + uuid.uuid4().hex
         self._steps, self._question, self._at_s = steps, question, at_s
@@ -81,8 +84,9 @@ class ClipAsking(Iterator[Delta | Answer]):
                     session.tell(step.question, step.answer, dialogue=DIALOGUE)
                     continue
                 try:
-                    session.feed(str(step.path), step.sidecars)
-                    session.wait()
+                    with self._stage("watch"):
+                        session.feed(str(step.path), step.sidecars)
+                        session.wait()
                 except (MediaError, SidecarError) as error:
                     raise step.fault(error) from error
             self._asking = session.stream(self._question, at_s=self._at_s, dialogue=DIALOGUE)

@@ -13,6 +13,7 @@ from actors.gateway.limits import Clients, Gate, Share
 from actors.gateway.metrics import Metrics
 from actors.gateway.parts import Parts
 from actors.gateway.settings import Settings
+from actors.gateway.tracing import make_provider
 from actors.gateway.workers import Workers
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class Gateway:
         self.draining = asyncio.Event()
         self.parts = Parts()
         self.began_s = int(time.time())
+        self.tracing = make_provider() if settings.trace else None
+        if self.tracing is not None:
+            self.metrics.tracer = self.tracing.get_tracer("anymodal")
         for name, workers in (("push", self.pushes), ("ask", self.asks), ("wait", self.waits)):
             self.metrics.watch_queue(name, lambda workers=workers: workers.queued)
         self.metrics.watch_queue("answer", lambda: self.answering.queued)
@@ -59,3 +63,5 @@ class Gateway:
     def close(self) -> None:
         for workers in (self.pushes, self.asks, self.waits):
             workers.close()
+        if self.tracing is not None:
+            self.tracing.shutdown()

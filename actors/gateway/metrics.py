@@ -6,8 +6,9 @@ Counters and histograms may be used from any thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -19,9 +20,10 @@ DROPS = ("late", "malformed", "shed", "stale", "rate")
 
 
 class Metrics:
-    """The names below without `anymodal_` are the attributes' own."""
+    """The names below without `anymodal_` are the attributes' own. `tracer`: what makes spans, or None."""
 
     def __init__(self) -> None:
+        self.tracer: Any = None
         self.registry = CollectorRegistry()
 
         def made(kind, name: str, text: str, *labels: str, **given):
@@ -52,12 +54,19 @@ class Metrics:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a block as one of the stages."""
+        """Time a block as one of the stages; a span too."""
         began_s = perf_counter()
         try:
-            yield
+            with self.span(name):
+                yield
         finally:
             self.stages.labels(name).observe(perf_counter() - began_s)
+
+    def span(self, name: str, **attributes: Any) -> AbstractContextManager[Any]:
+        """A span around a block, where there is tracing."""
+        if self.tracer is None:
+            return nullcontext()
+        return self.tracer.start_as_current_span(name, attributes=attributes)
 
     def watch_queue(self, name: str, depth: Callable[[], float]) -> None:
         """Ask for a queue's depth whenever the metrics are read."""

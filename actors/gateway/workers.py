@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -23,7 +24,8 @@ class Workers:
 
     async def run(self, work: Callable[..., T], *given: Any) -> T:
         """Call in a thread. A cancelled caller does not stop what has begun: that has to end by itself."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *given)
+        context = contextvars.copy_context()  # so that spans know where they belong
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(work, *given))
 
     async def pieces(self, made: Iterator[T]) -> AsyncIterator[T]:
         """What an iterator gives, each piece made in a thread."""
