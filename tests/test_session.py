@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from anymodal.agent import load
-from anymodal.errors import FencedError, LogError, MediaError, PacketError, QuestionError, SessionError
+from anymodal.errors import ConfigError, FencedError, LogError, MediaError, PacketError, QuestionError, SessionError
 from anymodal.media.spec import stream_specs
 from anymodal.session.feeder import MOST_WAITING, Feeder
 from anymodal.session.log import Retention, Turn
@@ -464,6 +464,24 @@ def test_the_identity_of_a_bundle(agent, bundle, tmp_path):
         path = bundle.with_name("changed.yaml")
         path.write_text(yaml.safe_dump({**raw, key: value}))
         assert (load(path).bundle.identity != same.identity) == differs
+
+
+def test_a_log_of_a_larger_memory_is_refused(agent, bundle, long_clip, log):
+    raw, path, budget = yaml.safe_load(bundle.read_text()), bundle.with_name("budget.yaml"), 230
+    assert agent.spec.memory.budget_tokens < budget
+
+    def other(budget_tokens: int):
+        path.write_text(yaml.safe_dump({**raw, "memory": {**raw["memory"], "budget_tokens": budget_tokens}}))
+        return load(path)
+
+    with other(budget).open(long_clip, log=log) as session:
+        session.wait()
+        assert any(e.windows > 1 for e in session._state_at(None).memory.entries)
+    with pytest.raises(ConfigError, match=f"the log's memory has {budget}"):
+        agent.reopen(log)
+    for most in (budget, budget + 60):
+        with other(most).reopen(log) as session:
+            assert session.ask(QUESTION).windows_seen == session.windows == 40
 
 
 def test_forgetting_a_session_that_is_open(agent, clip, log):

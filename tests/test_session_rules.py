@@ -110,6 +110,14 @@ def test_a_gated_session_encodes_less_and_answers(agent, tmp_path):
         push(session, 0, 6, same=True)
         assert [dict(p.repeats) for p in session.log.windows()] == [{}, *[{"cam": 0}] * 5]
         assert session.ask("what is there?").windows_seen == 6
+        assert session.ask("what is there?", at_s=4.0).windows_seen == 4
+        memory = session._state.memory
+        assert [(e.first, e.last) for e in memory.entries] == [(0, 5)], "all of it is one entry,"
+        for t_s, wanted in ((0, []), (3, [3]), (9, [])):  # and a time within it is looked at again
+            found = session._recall.lost(f"what is there at {t_s} s?", memory, 8, last=5)
+            assert [p.index for p in found] == wanted, t_s
+    with agent.reopen(tmp_path / "s.db", write=False) as session:
+        assert session.ask("what is there?").windows_seen == 6 and len(session._state.memory.entries) == 1
 
 
 def test_search_says_what_cannot_be_searched_for(agent, tmp_path):
