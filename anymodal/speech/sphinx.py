@@ -38,7 +38,7 @@ class PocketSphinx:
 
     def __init__(self, config: Config, *, folder: Path) -> None:
         sphinx = need("pocketsphinx", extra="speech")
-        self.name = "pocketsphinx en-us" + (", the bundle's own words" if config.phrases else "")
+        self.name = "pocketsphinx en-us" + (", own words" if config.phrases else "")
         settings = {"loglevel": "FATAL", "lw": config.language_weight}
         if not config.phrases:
             self._decoder = sphinx.Decoder(**settings)

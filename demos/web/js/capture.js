@@ -3,7 +3,8 @@
 
 const SMALL_PX = 192 * 192; // pictures up to here leave without loss
 const QUALITY = 0.92;
-const THUMB_PX = 160;
+const THUMB_PX = 160, THUMB_S = 0.5; // pictures of moments: their longer side, and how far apart they are
+const MOST_AT_ONCE = 3; // frames that are being encoded
 
 /** Media time of the session: it begins with the first thing that is captured. */
 export class MediaClock {
@@ -21,7 +22,7 @@ export class MediaClock {
 }
 
 export class Pictures {
-  /** sendFrame(bytes, encoding, pts_s); keepThumb(pts_s, blob); stats(sent, dropped, rate_hz). */
+  /** keepThumb(pts_s, blob); stats(sent, dropped, rate_hz). */
   constructor(video, clock, link, { keepThumb, stats }) {
     Object.assign(this, { video, clock, link, keepThumb, stats });
     this.canvas = document.createElement("canvas");
@@ -29,11 +30,13 @@ export class Pictures {
     this.wants = { rate_hz: 4, size_px: 224 };
     this.sent = this.dropped = 0;
     this.recent = []; // times of the latest frames
-    this.timer = 0;
+    this.timer = this.encoding = 0;
+    this.line = Promise.resolve(); // frames leave in order
   }
 
   start() {
     this.stop();
+    this.thumbed_s = -Infinity;
     this.next = Math.ceil(this.clock.now() * this.wants.rate_hz);
     this.#schedule();
   }
@@ -61,8 +64,8 @@ export class Pictures {
     this.next += 1;
     this.#schedule();
     const { video } = this;
-    if (video.readyState < 2 || !video.videoWidth || video.ended) return;
-    if (this.busy || this.link.crowded) {
+    if (video.readyState < 2 || !video.videoWidth || video.paused || video.ended) return;
+    if (this.encoding >= MOST_AT_ONCE || this.link.crowded) {
       this.dropped += 1;
       this.#tell();
       return;
@@ -70,28 +73,30 @@ export class Pictures {
     this.#frame(pts_s);
   }
 
-  async #frame(pts_s) {
-    this.busy = true;
-    try {
-      const { videoWidth: width, videoHeight: height } = this.video;
-      const size = this.wants.size_px ?? Math.min(width, height);
-      const scale = Math.min(1, size / Math.min(width, height)); // no side is smaller than what will be looked at
-      draw(this.canvas, this.video, width, height, scale);
-      const small = this.canvas.width * this.canvas.height <= SMALL_PX;
-      const blob = await encode(this.canvas, small ? "image/png" : "image/jpeg");
-      const encoding = blob.type.split("/")[1];
-      this.link.sendBytes("anymodal.input.append", { stream: "video", modality: "video", pts_s, rate_hz: this.wants.rate_hz,
-        encoding }, "data", new Uint8Array(await blob.arrayBuffer()));
-      this.sent += 1;
-      this.recent.push(pts_s);
+  #frame(pts_s) {
+    const { videoWidth: width, videoHeight: height } = this.video;
+    const size = this.wants.size_px ?? Math.min(width, height);
+    draw(this.canvas, this.video, width, height, Math.min(1, size / Math.min(width, height))); // no side is smaller than wanted
+    const small = this.canvas.width * this.canvas.height <= SMALL_PX;
+    const frame = encode(this.canvas, small ? "image/png" : "image/jpeg");
+    if (pts_s - this.thumbed_s >= THUMB_S) {
+      this.thumbed_s = pts_s;
       draw(this.thumb, this.video, width, height, Math.min(1, THUMB_PX / Math.max(width, height)));
-      this.keepThumb(pts_s, await encode(this.thumb, "image/jpeg"));
-    } catch {
-      this.dropped += 1;
-    } finally {
-      this.busy = false;
-      this.#tell();
+      encode(this.thumb, "image/jpeg").then((blob) => this.keepThumb(pts_s, blob), () => {});
     }
+    this.encoding += 1;
+    this.line = this.line.then(() => this.#send(frame, pts_s)).catch(() => { this.dropped += 1; }).finally(() => {
+      this.encoding -= 1;
+      this.#tell();
+    });
+  }
+
+  async #send(frame, pts_s) {
+    const blob = await frame;
+    this.link.sendBytes("anymodal.input.append", { stream: "video", modality: "video", pts_s, rate_hz: this.wants.rate_hz,
+      encoding: blob.type.split("/")[1] }, "data", new Uint8Array(await blob.arrayBuffer()));
+    this.sent += 1;
+    this.recent.push(pts_s);
   }
 
   #tell() {
@@ -141,7 +146,8 @@ export function why(kind, error) {
         : [`No permission for the ${name}`, `The browser refused it. Allow the ${name} for this page (beside the address), then press the button again.`];
     case "NotFoundError":
     case "OverconstrainedError":
-      return [`There is no ${name}`, "Connect one and try again, or open a file."];
+      return kind === "motion" ? ["This device has no motion sensors", "Phones and tablets have. Open this page there."]
+        : [`There is no ${name}`, "Connect one and try again, or open a file."];
     case "NotReadableError":
       return [`The ${name} cannot be read`, "Another program may be using it. Close that, then try again."];
     case "NotSupportedError":

@@ -1,7 +1,7 @@
 // The phone's motion sensors as the session's IMU: readings at the device's own times -> rows on the grid asked for.
 
 const RADIANS = Math.PI / 180;
-const BATCH_S = 0.2;
+const BATCH_S = 0.2, LATE_MS = 2000;
 const SILENT_MS = 3000; // without an event: there are no sensors
 
 /** What DeviceMotion calls the axes of the bundle; alpha, beta and gamma are rates about x, y and z in degrees. */
@@ -49,7 +49,8 @@ export class Motion {
     clearTimeout(this.timer);
     this.first();
     for (let i = 0; i < row.length; i += 1) if (!Number.isFinite(row[i])) row[i] = 0;
-    this.#resample(this.clock.now(), row);
+    const now_ms = performance.now(), at_ms = event.timeStamp; // a page that is busy hears of it late
+    this.#resample(this.clock.now(Math.abs(now_ms - at_ms) < LATE_MS ? at_ms : now_ms), row);
   }
 
   /** Rows on the grid k / rate_hz up to now, linear between readings. */

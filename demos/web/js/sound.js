@@ -18,6 +18,7 @@ export class Sound {
     const { context, node } = await this.#graph(source);
     const worklet = new AudioWorkletNode(context, "pcm16", { numberOfOutputs: 0, channelCountMode: "max" });
     Object.assign(this, { context, questions, next_s: -Infinity });
+    this.element = source instanceof HTMLMediaElement ? source : null;
     worklet.port.onmessage = ({ data }) => { if (this.context === context) this.#send(data, context.sampleRate); };
     node.connect(worklet);
     await context.resume();
@@ -54,6 +55,7 @@ export class Sound {
 
   #send({ pcm, peak }, rate_hz) {
     this.onLevel(peak);
+    if (this.element && (this.element.paused || !this.clock.running)) return;
     const length_s = pcm.length / rate_hz;
     const ends_s = this.clock.now();
     if (ends_s < length_s) return; // of before the session

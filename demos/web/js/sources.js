@@ -99,11 +99,11 @@ export class Sources {
     this.video.muted = false;
     this.video.controls = true;
     try {
-      await this.video.play();
-      if (this.hearing?.kind !== "microphone") {
+      if (this.hearing?.kind !== "microphone") { // its first sound is not to be missed
         await this.sound.start(this.video, { questions: false });
         this.hearing = { kind: "open" };
       }
+      await this.video.play();
     } catch (error) {
       this.#off("open");
       notice("open", `${file.name} cannot be played`, `The browser knows no way to play it (${error.message}). Convert it to MP4 or WebM.`, { kind: "warn" });

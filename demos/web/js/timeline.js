@@ -2,7 +2,7 @@
 
 import { $, clock, make, span } from "./dom.js";
 
-const PX_S = 44; // of a second of media time
+const PX_S = 52; // of a second of media time
 const KEPT_S = 900; // older marks leave the page
 const RULER_S = 5;
 const QUIET = new Set(["silence", "device still"]); // nothing to tell
@@ -56,11 +56,11 @@ export class Timeline {
   }
 
   rule(event) {
-    this.#mark("rule", event.text, event.t_s, event.t_s + 1, `${clock(event.t_s)}: ${event.text}`, 0);
+    this.#mark("rule", event.text, event.t_s, event.t_s + 2.5, `${clock(event.t_s)}: ${event.text}`, 0);
   }
 
   answer(question, time_s, words) {
-    this.#mark("answer", question, time_s, time_s + 1.5, `asked as of ${clock(time_s)}: ${words}`, 0);
+    this.#mark("answer", question, time_s, time_s + 2.5, `asked as of ${clock(time_s)}: ${words}`, 0);
   }
 
   jump(time_s) {
