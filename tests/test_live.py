@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
@@ -476,6 +477,56 @@ def test_a_recording_that_is_killed_can_be_read(clip, folder, tmp_path):
         Recorder(path)
     with pytest.raises(OutputError, match="no mkv"):
         Recorder(tmp_path / "x.mp4")
+
+
+@needs_ffmpeg
+def test_what_is_decoded_too_slowly_is_caught_up_with(clip, tmp_path, monkeypatch):
+    server = Server("tcp", clip, tmp_path)
+    put = VideoGrid.put
+    slow = []
+
+    def slow_put(grid, frame, at_s):
+        slow.append(at_s)
+        time.sleep(0.12 if len(slow) < 40 else 0)  # at 20 frames/s
+        return put(grid, frame, at_s)
+
+    monkeypatch.setattr(VideoGrid, "put", slow_put)
+    packets: list[tuple[float, Packet]] = []
+    try:
+        server.start()
+        with Live([address.parse(server.url)], SPECS, limits=LIMITS) as live:
+            live.open(wait=True)
+            wait_for(lambda: live.sources[0].found)
+            live.begin(lambda packet: packets.append((live.clock.now_s(), packet)))
+            wait_for(lambda: len(slow) > 70)
+            counts = live.status()[0].counts
+    finally:
+        server.kill()
+    assert counts["too slow"] > 5 and counts.get("lost", 0) == 0
+    late = [now_s - p.pts_s for now_s, p in packets if p.modality == "video"]
+    assert max(late) < 1.5 and np.median(late[-10:]) < 0.5  # it is not further and further behind
+
+
+def test_a_reader_that_hangs_is_given_up(monkeypatch):
+    monkeypatch.setattr("anymodal.live.source.HUNG_S", 0.2)
+    hang, opened = threading.Event(), []
+
+    def open_live(*_):
+        opened.append(threading.current_thread())
+        if len(opened) == 1:
+            hang.wait(30)
+        raise MediaError("it is gone")
+
+    monkeypatch.setattr("anymodal.live.connection.open_live", open_live)
+    limits = Limits(open_timeout_s=0.1, read_timeout_s=0.1, backoff=Backoff(first_s=0.1, most_s=0.1))
+    with Live([address.camera("v4l2:/dev/video-none")], SPECS, limits=limits) as live:
+        live.sources[0].opened.set()
+        live.open(wait=True)
+        live.begin(lambda packet: None)
+        wait_for(lambda: len(opened) > 2, 10)
+        assert [news.kind for news in live.news()][0] == "lost"
+        assert live.status()[0].text.startswith("it hangs")
+        hang.set()
 
 
 # -- the command --------------------------------------------------------------------------------------------------

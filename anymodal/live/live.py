@@ -145,8 +145,8 @@ class Live:
         try:
             push(packet)
             self.pushed += 1
-        except PacketError:
-            self._by_stream[packet.stream].counts["late"] += 1
+        except PacketError as error:
+            self._by_stream[packet.stream].counts["late" if "too late" in error.message else "refused"] += 1
 
     def _told(self, news: News) -> None:
         try:

@@ -121,6 +121,7 @@ class Source:
         self._step_s = common_step_s([exact(self.specs[m].rate_hz) for m in self._grids])
         self._newest_s = start_s
         self._given_s = dict.fromkeys(streams.values(), start_s - 1e-9)
+        self._alive_s = time.monotonic()  # it may have waited long for this
         self._go.set()
 
     def stop(self) -> None:
@@ -176,7 +177,8 @@ class Source:
             try:
                 opened = self._open()
             except Exception as error:  # what a driver or a library may raise is an attempt that failed
-                self._failed(error)
+                if self._is_mine(generation):
+                    self._failed(error)
                 continue
             try:
                 self.opened.set()
@@ -188,7 +190,8 @@ class Source:
             except Exception as error:
                 reason = self._reason(error)
             finally:
-                self._end_connection(generation)
+                if self._is_mine(generation):
+                    self._end_connection(generation)
                 opened.close()
             if not self._is_mine(generation):
                 return
