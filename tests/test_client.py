@@ -384,6 +384,16 @@ def test_events_that_are_kept_no_longer_are_counted_as_lost(server):
     assert run(work()) == ("kept", 5)
 
 
+def test_an_event_that_comes_again_is_not_told_again(server):
+    with Client(transport=server, options=FAST) as client, client.live() as session:
+        fake = server.sessions[session.ticket.id]
+        server.rule_event("r", "once", 1.0)
+        fake.call(fake._connection.give, fake.said[-1])
+        server.rule_event("r", "twice", 2.0)
+        found = [event.text for event in (session.next_event(1.0) for _ in range(3)) if isinstance(event, RuleEvent)]
+        assert found == ["once", "twice"]
+
+
 def test_events_that_nobody_fetches_are_bounded_and_counted(server):
     with Client(transport=server, options=fast(most_events=10)) as client, client.live() as session:
         for number in range(50):
