@@ -211,7 +211,7 @@ def test_language_stage_trains_adapters_and_lm_but_not_the_frame_encoder(spec, t
     for name in ("adapters.video.queries", "adapters.audio.queries", "encoders.imu.body.cls"):
         assert dict(perception.named_parameters())[name].grad.abs().sum() > 0, name
     quiet, eventful = [{"video": [("red", "circle")] * 9}], [{"video": [("red", "circle", "appears")] * 9}]
-    tokens = {"video": torch.randn(1, 12, lm.width)}
+    tokens = {"video": torch.randn(1, 1, 12, lm.width)}
     with torch.no_grad():
         plain = [float(stage.said_loss(tokens, words)) for words in (quiet, eventful)]
         stage.events = 3.0
