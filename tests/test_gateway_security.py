@@ -11,11 +11,12 @@ import threading
 import time
 import zipfile
 import zlib
+from contextlib import suppress
 
 import httpx
 import pytest
 
-from actors.gateway import fetching
+from actors.gateway import connection, fetching
 from actors.gateway.fetching import is_public
 from actors.gateway.hosts import LocalHost
 from actors.gateway.keys import Key, find_key, read_keys
@@ -354,17 +355,42 @@ def test_a_body_that_does_not_come(server):
     assert b" 408 " in answer and b"too_slow" in answer
 
 
+@pytest.mark.parametrize("said", [b"", b"GET /health/li", b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /he"],
+                         ids=["nothing", "half", "one and a half"])
+def test_a_connection_that_says_too_little_is_closed(server, monkeypatch, said):
+    monkeypatch.setattr(connection, "HEADERS_S", 0.3)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as silent:
+        silent.sendall(said)
+        told = b""
+        with suppress(ConnectionResetError):
+            while piece := silent.recv(65536):
+                told += piece
+    assert (b" 200 " in told) is (b"\r\n\r\n" in said)
+
+
+def test_a_client_that_does_not_read_its_answer_is_let_go(model, folder):
+    settings = Settings(port=0, state=folder / "unread", read_timeout_s=0.5)
+    with serving(model, settings) as running:
+        data = b"time_s,a\n" + b"0,1\n" * (5 * 2**20)
+        stored = httpx.post(f"{running.url}/v1/files", files={"file": data}, data={"purpose": "user_data"}, timeout=60)
+        path = f"/v1/files/{stored.json()['id']}/content"
+        with socket.create_connection(("127.0.0.1", running.port), timeout=60) as deaf:
+            deaf.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            deadline_s = time.monotonic() + 60
+            while 'refused_total{reason="slow_reader"}' not in httpx.get(f"{running.url}/metrics").text:
+                assert time.monotonic() < deadline_s
+                time.sleep(0.1)
+
+
 @pytest.mark.parametrize("data", [b"\0" * 200, b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
                                   b"\x16\x03\x01\x02\x00" + bytes(100), b"GET /" + b"a" * 10**6 + b" HTTP/1.1\r\n\r\n"],
                          ids=range(5))
 def test_what_is_no_http(server, data):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
+    said = b""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw, suppress(OSError):
         raw.sendall(data)
         raw.shutdown(socket.SHUT_WR)
-        try:
-            said = raw.recv(65536)
-        except ConnectionResetError:
-            said = b""
+        said = raw.recv(65536)
     assert said == b"" or b" 400 " in said.partition(b"\r\n")[0] or b" 403 " in said or b" 404 " in said, said
     assert httpx.get(f"{server.url}/health/live").status_code == 200
 

@@ -17,7 +17,8 @@
 | media | a content part -> a local file: data URLs, addresses, uploaded files |
 | fetching | addresses, fetched without reaching what is private |
 | sniff | what a file is, by its bytes; refused if it would not fit |
-| auth | keys, and who may call from which page |
+| connection | an HTTP connection that must say something |
+| auth, keys | keys, and who may call from which page |
 | limits | how often, how much at once, how large |
 | faults | errors in OpenAI's shape |
 | metrics | /metrics and /health; `tracing` the way from packet to answer |

@@ -27,6 +27,10 @@ PAGE = {**SAFE, "content-security-policy": "default-src 'self'; img-src 'self' b
         "connect-src 'self' ws: wss:; worker-src 'self' blob:; frame-ancestors 'none'"}
 
 
+class SlowReader(Exception):
+    """A client takes none of its answer: it is let go."""
+
+
 class Guard:
     """ASGI middleware."""
 
@@ -48,7 +52,11 @@ class Guard:
                 known = {name for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *((name.encode(), value.encode())
                                       for name, value in more.items() if name.encode() not in known)]
-            await send(message)
+            try:
+                async with asyncio.timeout(self._gateway.settings.read_timeout_s):
+                    await send(message)
+            except TimeoutError:
+                raise SlowReader from None
 
         try:
             if scope["method"] == "OPTIONS" and "access-control-request-method" in headers and guarded:
@@ -62,6 +70,8 @@ class Guard:
         except Fault as fault:
             self._gateway.metrics.refused.labels(fault.code).inc()
             await JSONResponse(fault.body, fault.status, fault.headers)(scope, receive, sending)
+        except SlowReader:
+            self._gateway.metrics.refused.labels("slow_reader").inc()
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._gateway.metrics.requests.labels(route, str(status[0])).inc()

@@ -22,6 +22,7 @@ for _module in ("fastapi", "uvicorn", "prometheus_client", "httpcore", "python_m
 import uvicorn  # noqa: E402
 
 from actors.gateway.app import drain, make_app  # noqa: E402
+from actors.gateway.connection import Connection  # noqa: E402
 from actors.gateway.context import Gateway  # noqa: E402
 from actors.gateway.hosts import ActorHost, Host, LocalHost  # noqa: E402
 from actors.gateway.keys import Key, read_keys  # noqa: E402
@@ -60,6 +61,7 @@ class Server(uvicorn.Server):
 def config_of(app: Any, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app, host=settings.host.strip("[]"), port=settings.port, log_level="warning", access_log=False, lifespan="on",
+        http=Connection,
         ws=WebSockets, ws_max_size=settings.message_bytes, ws_ping_interval=settings.ping_s,
         ws_ping_timeout=settings.ping_s, ws_per_message_deflate=False, timeout_keep_alive=30, server_header=False,
         timeout_graceful_shutdown=int(settings.drain_s) + 1, h11_max_incomplete_event_size=MOST_HEADERS)
