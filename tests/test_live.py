@@ -76,7 +76,7 @@ def wait_for(condition, seconds: float = 20.0, what: str = "") -> None:
 def has_rtsp() -> bool:
     if not Path(SERVER_PYTHON).exists():
         return False
-    return subprocess.run([SERVER_PYTHON, "-c", RTSP_SERVER], capture_output=True, timeout=30).returncode == 0
+    return subprocess.run([SERVER_PYTHON, "-c", RTSP_SERVER], capture_output=True, timeout=60).returncode == 0
 
 
 # -- clocks and attempts ------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def line(row: Row, *, always: bool = False) -> str:
     if kind == "started":
         return f"watching {', '.join(row['streams'])}"
     if kind == "end":
-        sources = "; ".join(f"{s['source']}: {losses(s) or 'nothing lost'}" for s in row["sources"])
+        sources = "; ".join(f"{s['source']}: {losses(s) or s['text'] or 'nothing lost'}" for s in row["sources"])
         return f"{row['windows']} windows, {row['end_s']:g} s; {sources}"
     return ""
 
