@@ -29,7 +29,6 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from actors.gateway import live as live_module
 from actors.gateway.fuzz import fuzz, messages
 from actors.gateway.hosts import LocalHost
 from actors.gateway.keys import Key
@@ -105,8 +104,9 @@ def own_server(bundle, folder, **more):
 class Client:
     """A plain client that numbers its events and notes what it gets."""
 
-    def __init__(self, server, query: str = "", *, numbered: bool = True, url: str = "", **options):
+    def __init__(self, server, query: str = "", *, numbered: bool = True, url: str = "", sensors: bool = False, **options):
         self.url, self.seq, self.numbered, self.got = url or server.ws_url, 0, numbered, []
+        self.sensors = sensors
         self.ws = connect(f"{self.url}/v1/realtime?{query}", max_size=None, close_timeout=1, **options)
 
     def send(self, kind: str, **fields) -> int:
@@ -171,9 +171,17 @@ class Client:
     def session(self) -> dict:
         return self.of("session.created")[0]["session"] if self.of("session.created") else self.before.session
 
-    def __enter__(self):
+    def begin(self) -> Client:
+        """Declares what it sends, so that windows wait for nothing else."""
         self.until("session.created")
+        if not self.sensors:
+            streams = {"video": "video", "audio": "audio"}
+            self.ws.send(json.dumps({"type": "session.update", "session": {"anymodal": {"streams": streams}}}))
+            self.until("session.updated")
         return self
+
+    def __enter__(self):
+        return self.begin()
 
     def __exit__(self, *_):
         try:
@@ -372,8 +380,9 @@ def test_a_question_waits_for_its_time_and_dialogues_go_on(server):
         client.send("response.create", response={"input": [said(QUESTION)], "metadata": {"n": "1"},
                                                  "anymodal": {"at_s": 2.0, "wait_s": WAIT_S, "dialogue": "a"}})
         client.until("response.created")
-        for k in (1, 2, 3):  # a second more, for sensors that may be late
-            client.second(k)
+        client.second(1)
+        client.frame(2.0)
+        client.sound(2.0)
         done = client.until("response.done")["response"]
         assert done["status"] == "completed" and done["anymodal"]["last_window"] == 1 and done["metadata"] == {"n": "1"}
         late = client.ask(at_s=50.0)
@@ -381,7 +390,7 @@ def test_a_question_waits_for_its_time_and_dialogues_go_on(server):
 
 
 def test_streams_are_declared_and_sensors_come_at_any_rate(server):
-    with Client(server) as client:
+    with Client(server, sensors=True) as client:
         client.send("session.update", session={"anymodal": {"streams": {"left": "video", "phone": "imu"}}})
         assert client.until("session.updated")["session"]["anymodal"]["streams"] == {"left": "video", "phone": "imu"}
         for k in range(130):  # 65 Hz, one by one
@@ -513,8 +522,7 @@ def test_a_newer_connection_takes_the_session_over(server):
 
 def test_a_session_that_nobody_comes_back_to_ends(bundle, tmp_path):
     with own_server(bundle, tmp_path, resumable_s=0.5) as server:
-        client = Client(server)
-        client.until("session.created")
+        client = Client(server).begin()
         client.second(0)
         client.send("anymodal.input.flush")
         client.until("anymodal.input.flushed")
@@ -529,8 +537,7 @@ def test_a_session_that_nobody_comes_back_to_ends(bundle, tmp_path):
 
 def test_a_drained_gateway_keeps_sessions(bundle, tmp_path):
     with own_server(bundle, tmp_path) as server:
-        client = Client(server)
-        client.until("session.created")
+        client = Client(server).begin()
         client.second(0)
         client.sound(1.0)
         client.send("anymodal.rule.add", text="tell me when a bell rings")
@@ -588,8 +595,7 @@ def gateway_process(bundle, folder):
 def test_a_killed_gateway_keeps_what_was_acknowledged_and_does_nothing_twice(bundle, tmp_path, agent):
     wanted = answer_in_process(agent, 4)
     with gateway_process(bundle, tmp_path) as (process, url):
-        client = Client(None, url=url)
-        client.until("session.created")
+        client = Client(None, url=url).begin()
         client.send("anymodal.rule.add", text="tell me when a bell rings")
         sent = {}
         for k in range(3):
@@ -658,10 +664,11 @@ def test_an_answer_is_cancelled_and_two_at_once_are_refused(server, slow):
         assert client.ask()["status"] == "completed"
 
 
-def test_speech_is_a_question_and_ends_an_answer(bundle, tmp_path, slow, monkeypatch):
-    monkeypatch.setattr(live_module, "speech_of", lambda gateway: Ears())
+def test_speech_is_a_question_and_ends_an_answer(bundle, tmp_path, slow):
     loud, quiet = pcm(tone(0, 0.25, 24000)), pcm(np.zeros(6000, np.float32))
-    with own_server(bundle, tmp_path) as server, Client(server) as client:
+    with own_server(bundle, tmp_path) as server:
+        server.gateway.speech = Ears()
+        client = Client(server).begin()
         assert client.session["anymodal"]["speech"] == "fake ears"
         for audio in (quiet, loud, loud, quiet):
             client.send("input_audio_buffer.append", audio=audio)
@@ -727,7 +734,7 @@ BAD = {
 
 
 def test_each_bad_message_is_told_what_is_wrong_and_the_session_goes_on(server):
-    with Client(server, numbered=False) as client:
+    with Client(server, numbered=False, sensors=True) as client:
         for name, (message, code) in BAD.items():
             event = {**message, "event_id": name} if isinstance(message, dict) else message
             client.ws.send(json.dumps(event) if isinstance(event, dict) else event)

@@ -1,6 +1,6 @@
 """Questions that are spoken: what comes into input_audio_buffer is listened to, cut into utterances, and transcribed.
 
-A component for it, `settings.speech`, has a `name`, `listener()` with `push(samples) -> [SpeechStarted | SpeechStopped]`,
+A component for it, `gateway.speech`, has a `name`, `listener()` with `push(samples) -> [SpeechStarted | SpeechStopped]`,
 and `transcribe(samples, rate_hz) -> str`; samples are float32, mono, at HEARD_HZ. Without one the sound is that of a stream
 and no more.
 """

@@ -54,11 +54,6 @@ class Socket(Protocol):
         """Close it, once what is due was sent."""
 
 
-def speech_of(gateway: Gateway) -> Any:
-    """What hears questions, if anything does. See `hearing`."""
-    return getattr(gateway, "speech", None) or getattr(gateway.settings, "speech", None)
-
-
 class Live:
     """`told`: the last window that was told; `safe`: the client's number up to which nothing has to be sent again."""
 
@@ -67,7 +62,7 @@ class Live:
         self.gateway, self.id, self.token, self.client, self._on_end = gateway, id, token, client, on_end
         self.outbox = Outbox(settings.sessions / f"{id}.live", settings.kept_events, self._wake)
         self.inputs = Inputs(gateway.host.spec, settings.most_pixels)
-        self.answers, self.hearing = Answers(self), Hearing(self, speech_of(gateway))
+        self.answers, self.hearing = Answers(self), Hearing(self, gateway.speech)
         self.turn_detection: dict[str, Any] | None = {"type": "server_vad"} if self.hearing.speech else None
         self.instructions: str | None = None
         self.question, self.last_item = "", None  # what a response is made of
@@ -397,6 +392,8 @@ class Live:
         try:
             if self._session is not None:
                 await self.gateway.asks.run(self._session.forget)
+        except AnymodalError as error:
+            log.warning("session %s is left behind: %s", self.id, error)
         finally:
             self.outbox.forget()
 

@@ -129,6 +129,8 @@ class Connection:
             await self._send(live.resumed(int(last)))
             self._live, self.cursor = live, max(int(last), live.outbox.first - 1)
             self._acked = live.safe
+        if self._live.ended:
+            raise Fault(404, "session_gone", "the session has just ended", fix="begin a new one")
         self._allowed = self._live.outbox.last
         self._live.attach(self)
 
