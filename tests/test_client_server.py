@@ -27,6 +27,7 @@ from anymodal.client import (
     MediaDropped,
     NotFoundError,
     Options,
+    ServerFaultError,
     SessionGoneError,
     WindowSeen,
 )
@@ -216,7 +217,7 @@ def test_arrays_pushed_are_answered_as_the_file(server, expected):
     assert (stats.dropped, stats.thinned, stats.events_lost, stats.reconnections) == ({}, {}, 0, 0)
 
 
-def test_rules_and_search_on_the_real_server(client):
+def test_rules_on_the_real_server_and_a_command_that_its_model_lacks(client):
     with client.live() as session:
         session.push_frame(gradient_frame(48, 0), 0.0)
         rule = session.rules.add("tell me when a bell rings")
@@ -227,8 +228,10 @@ def test_rules_and_search_on_the_real_server(client):
         assert session.rules.list() == ()
         with pytest.raises(ClientError, match="no rule"):
             session.rules.remove(rule.name)
-        session.flush()
-        assert [hit.start_s for hit in session.search("a red circle")] == [0.0]
+        assert session.flush() == 1.0
+        with pytest.raises(ServerFaultError, match="this bundle has no `search`"):
+            session.search("a red circle")
+        assert session.ask(QUESTION).answer().text
 
 
 def test_what_the_real_server_refuses_has_its_own_error(server, client):
