@@ -616,7 +616,7 @@ def test_the_view_in_a_terminal_and_a_typed_question(folder, random_model):
         ready = select.select([ours], [], [], 0.1)[0]
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(ours, 65536).decode(errors="replace")) if ready else ""
 
-    def until(text: str, seconds: float = 60.0) -> None:
+    def until(text: str, seconds: float = 120.0) -> None:
         nonlocal shown
         end = time.monotonic() + seconds
         while text not in shown:
