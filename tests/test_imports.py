@@ -69,8 +69,9 @@ def run_python(code: str, cwd: Path, *args: str) -> subprocess.CompletedProcess:
                           timeout=300)
 
 
-LIGHT = ("anymodal", "anymodal.types", "anymodal.errors", "anymodal.config", "anymodal.cli", "anymodal.doctor",
-         "anymodal.shadow", "anymodal.media", "anymodal.media.spec", "anymodal.media.sidecar")
+LIGHT = ("anymodal", "anymodal.client", "anymodal.protocol", "anymodal.types", "anymodal.errors", "anymodal.config",
+         "anymodal.cli", "anymodal.doctor", "anymodal.shadow", "anymodal.media", "anymodal.media.spec",
+         "anymodal.media.sidecar")
 
 
 def test_the_light_modules_import_nothing_heavy(tmp_path):
