@@ -7,7 +7,6 @@ the questions are known to be about little. Without, it expects any English.
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,17 +39,12 @@ class PocketSphinx:
         sphinx = need("pocketsphinx", extra="speech")
         self.name = "pocketsphinx en-us" + (", own words" if config.phrases else "")
         settings = {"loglevel": "FATAL", "lw": config.language_weight}
-        if not config.phrases:
+        if config.phrases:
+            with tempfile.TemporaryDirectory() as scratch:
+                given = _model(folder / config.phrases, config.discount, Path(scratch))
+                self._decoder = sphinx.Decoder(**given, **settings)
+        else:
             self._decoder = sphinx.Decoder(**settings)
-            return
-        self._decoder = sphinx.Decoder(lm=None, **settings)
-        known = self._known(_read(folder / config.phrases), folder / config.phrases)
-        path = _language_model(known, config.discount)
-        try:
-            self._decoder.add_lm("phrases", sphinx.NGramModel(self._decoder.config, self._decoder.logmath, path))
-        finally:
-            os.unlink(path)
-        self._decoder.activate_search("phrases")
 
     def transcribe(self, samples: np.ndarray) -> str:
         """Words of an utterance, float32 (T,) at 16 kHz; "" where nothing was understood."""
@@ -63,15 +57,32 @@ class PocketSphinx:
         found = self._decoder.hyp()
         return found.hypstr if found else ""
 
-    def _known(self, phrases: list[str], path: Path) -> list[str]:
-        """The phrases, but for those with words that it cannot hear."""
-        missing = {word for phrase in phrases for word in phrase.split() if self._decoder.lookup_word(word) is None}
-        if missing:
-            log.warning("%s: no pronunciation of %s", path, ", ".join(sorted(missing)[:9]))
-        known = [phrase for phrase in phrases if missing.isdisjoint(phrase.split())]
-        if not known:
-            raise ConfigError(f"{path}: no phrase has only words that pocketsphinx knows", fix="write English sentences")
-        return known
+
+def _model(path: Path, discount: float, scratch: Path) -> dict[str, str]:
+    """What a decoder needs to expect a file's phrases: a trigram model in ARPA's format and a dictionary of their words.
+
+    Phrases with words whose sound is not known are left out. Of the whole dictionary a decoder would be built for seconds.
+    """
+    from pocketsphinx import get_model_path
+    from pocketsphinx.lm import ArpaBoLM
+
+    phrases = _read(path)
+    words = {word for phrase in phrases for word in phrase.split()}
+    sounds: dict[str, list[str]] = {}
+    for line in Path(get_model_path("en-us/cmudict-en-us.dict")).read_text(encoding="utf-8").splitlines():
+        if (word := line.split(" ", 1)[0].split("(")[0]) in words:
+            sounds.setdefault(word, []).append(line)
+    if missing := words - set(sounds):
+        log.warning("%s: no pronunciation of %s", path, ", ".join(sorted(missing)[:9]))
+    known = [phrase for phrase in phrases if missing.isdisjoint(phrase.split())]
+    if not known:
+        raise ConfigError(f"{path}: no phrase has only words that pocketsphinx knows", fix="write English sentences")
+    model = ArpaBoLM(text="\n".join(known), add_start=True, discount_mass=discount)
+    model.compute()
+    model.write_file(str(scratch / "phrases.lm"))
+    (scratch / "phrases.dict").write_text("\n".join(line for each in sounds.values() for line in each) + "\n",
+                                          encoding="utf-8")
+    return {"lm": str(scratch / "phrases.lm"), "dict": str(scratch / "phrases.dict")}
 
 
 def _read(path: Path) -> list[str]:
@@ -81,14 +92,3 @@ def _read(path: Path) -> list[str]:
         raise ConfigError(f"speech.asr.phrases: {path} cannot be read: {error}",
                           fix="name a text file in the weights' folder") from error
     return [words for line in lines if not line.startswith("#") and (words := spoken(line))]
-
-
-def _language_model(phrases: list[str], discount: float) -> str:
-    """A trigram model of the phrases in ARPA's format; the path of the file, which is the caller's to delete."""
-    from pocketsphinx.lm import ArpaBoLM
-
-    model = ArpaBoLM(text="\n".join(phrases), add_start=True, discount_mass=discount)
-    model.compute()
-    with tempfile.NamedTemporaryFile("w", suffix=".lm", delete=False) as file:
-        model.write(file)
-    return file.name

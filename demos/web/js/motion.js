@@ -1,14 +1,14 @@
 // The phone's motion sensors as the session's IMU: readings at the device's own times -> rows on the grid asked for.
 
-const RADIANS = Math.PI / 180;
+const radians = (degrees) => (degrees ?? NaN) * Math.PI / 180; // null: there is no such sensor
 const BATCH_S = 0.2, LATE_MS = 2000;
 const SILENT_MS = 3000; // without an event: there are no sensors
 
 /** What DeviceMotion calls the axes of the bundle; alpha, beta and gamma are rates about x, y and z in degrees. */
 const READ = {
   accel_x_m_s2: (e) => e.accelerationIncludingGravity?.x, accel_y_m_s2: (e) => e.accelerationIncludingGravity?.y,
-  accel_z_m_s2: (e) => e.accelerationIncludingGravity?.z, gyro_x_rad_s: (e) => e.rotationRate?.alpha * RADIANS,
-  gyro_y_rad_s: (e) => e.rotationRate?.beta * RADIANS, gyro_z_rad_s: (e) => e.rotationRate?.gamma * RADIANS,
+  accel_z_m_s2: (e) => e.accelerationIncludingGravity?.z, gyro_x_rad_s: (e) => radians(e.rotationRate?.alpha),
+  gyro_y_rad_s: (e) => radians(e.rotationRate?.beta), gyro_z_rad_s: (e) => radians(e.rotationRate?.gamma),
 };
 
 export class Motion {
