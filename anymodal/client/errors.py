@@ -119,7 +119,7 @@ def refusal_of_event(fault: Any) -> RefusedError:
     return _kind_of(status)(fault.message, status=status, code=fault.code, param=fault.param)
 
 
-_STATUS_OF_CODE = {"session_gone": 404, "model_not_found": 404, "draining": 503}
+_STATUS_OF_CODE = {"model_not_found": 404, "draining": 503}
 _STATUS_OF_TYPE = {"authentication_error": 401, "permission_error": 403, "rate_limit_error": 429, "server_error": 500}
 
 

@@ -21,7 +21,6 @@ from anymodal.client.errors import (
     ClientError,
     ClosedError,
     InvalidError,
-    NotFoundError,
     OverloadedError,
     ProtocolError,
     ServerFaultError,
@@ -229,10 +228,6 @@ class Link:
         except TimeoutError as error:
             raise UnreachableError(f"{self._url} said nothing for {self._options.connect_timeout_s:g} s",
                                    fix="is it an anymodal server? raise connect_timeout_s if it is slow") from error
-        except NotFoundError as error:
-            if self._ticket is None:
-                raise
-            raise SessionGoneError(f"the session is gone: {error.message}", fix="open a new one") from error
 
     async def _first_of(self, connection: Connection) -> Any:
         try:
@@ -240,7 +235,7 @@ class Link:
         except DroppedError as drop:
             raise _of_close(drop) from drop
         if isinstance(event, ErrorEvent):
-            raise refusal_of_event(event.error)
+            raise _refusal(event.error)
         if not isinstance(event, Resumed if self._ticket else SessionCreated):
             raise ProtocolError(f"the server began with {event.type!r}", fix="is it an anymodal server?")
         return event
@@ -282,7 +277,13 @@ class Link:
     def _end_if_useless(self, drop: DroppedError) -> None:
         error, word = _of_close(drop), self._last_word
         if not isinstance(error, UnreachableError | OverloadedError):
-            raise refusal_of_event(word) if word is not None and isinstance(error, InvalidError) else error
+            raise _refusal(word) if word is not None and isinstance(error, InvalidError) else error
+
+
+def _refusal(fault: Fault) -> ClientError:
+    if fault.code == "session_gone":
+        return SessionGoneError(f"the session is gone: {fault.message}")
+    return refusal_of_event(fault)
 
 
 def _of_close(drop: DroppedError) -> ClientError:
