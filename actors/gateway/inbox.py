@@ -35,7 +35,8 @@ class Waiting:
 
 
 class Inbox:
-    """In order. Too many media push out the oldest, which `shed` counts by stream; too many others are refused."""
+    """In order. Too many media push out the oldest; too many others are refused. `shed`: media that were not used, by
+    stream, to be told with the next window."""
 
     def __init__(self) -> None:
         self.shed: Counter[str] = Counter()

@@ -53,6 +53,7 @@ class Inputs:
         self.streams = {name: name for name in self._known}
         self.declared = False
         self.sound_s, self.sound_hz = 0.0, RATE_HZ  # of input_audio_buffer: where it goes on, and at what rate
+        self.out_s = 0.0  # windows up to here are out
         self.from_s = 0.0  # what is before is in the log already: it was sent again
         self._newest_s, self._newest_at_s = 0.0, clock()
         self._newest: dict[str, float] = {}
@@ -107,7 +108,7 @@ class Inputs:
 
     def resume(self, seen_s: float, newest_s: float, away_s: float) -> None:
         """Go on after the end of a process: `seen_s` is in the log, and so much time has passed since `newest_s`."""
-        self.from_s = self._still_s = seen_s
+        self.from_s = self.out_s = self._still_s = seen_s
         self._newest_s, self._newest_at_s = max(newest_s, seen_s), self._clock() - max(0.0, away_s)
 
     def place(self, event: InputAppend) -> Piece:
@@ -129,6 +130,8 @@ class Inputs:
     def place_sound(self, audio: str, pts_s: float | None = None) -> Piece:
         """Sound of input_audio_buffer, behind what came before unless it has a time of its own."""
         length_s = _bytes(audio) // 2 / self.sound_hz
+        if self.from_s <= self.sound_s < self.out_s:  # there was none for a while
+            self.sound_s = self.out_s
         start_s = self.sound_s if pts_s is None else pts_s
         name = self.first_of(AUDIO) or ""
         self.sound_s = start_s + length_s
@@ -144,7 +147,7 @@ class Inputs:
         if pts_s is not None:
             self._timed = True
             return self._placed(Piece(name, pts_s, pts_s + step_s, None, image_url))
-        at_s = max(self.now_s, self._still_s)
+        at_s = max(self.now_s, self._still_s, self.out_s)
         self._still_s = at_s + step_s
         timed_at_s = self._timed_at_s
         piece = self._placed(Piece(name, at_s, at_s + step_s, None, image_url))
@@ -159,6 +162,9 @@ class Inputs:
             self._newest_s, self._newest_at_s = end_s, self._clock()
 
     def _placed(self, piece: Piece) -> Piece:
+        if self.from_s < piece.end_s <= self.out_s:
+            raise Fault(400, "clock_back", f"pts_s is {piece.pts_s:g} s: windows up to {self.out_s:g} s are out",
+                        param="pts_s", fix="send pieces roughly in order of time, each once")
         if piece.pts_s > self.now_s + AHEAD_S:
             raise Fault(400, "clock_ahead", f"pts_s is {piece.pts_s:g} s, the session is at {self.now_s:.2f} s",
                         param="pts_s", fix=f"say times of the session, which began at 0, at most {AHEAD_S:g} s ahead")

@@ -146,6 +146,10 @@ class Live:
             if waiting.flush:
                 self.inputs.flush()
         except Fault as fault:
+            if fault.code == "clock_back":
+                kind = "audio" if isinstance(event, p.AudioAppend) else "video"
+                self._inbox.shed[getattr(event, "stream", None) or self.inputs.first_of(kind) or ""] += 1
+                self.gateway.metrics.drops.labels("late").inc()
             self.fail(fault, event.event_id)
             return
         if number:
@@ -274,6 +278,7 @@ class Live:
         self._inbox.shed.clear()
         says = tuple(p.Hit(start_s=seen.start_s, end_s=seen.end_s, **asdict(said)) for said in seen.says)
         self.told = seen.window
+        self.inputs.out_s = self.end_s
         self.outbox.put(p.WindowSeen, index=seen.window, start_s=seen.start_s, end_s=seen.end_s, streams=seen.streams,
                         dropped=dict(dropped), gap=seen.gap, says=says)
         for event in seen.began:
