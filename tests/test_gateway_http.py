@@ -19,6 +19,7 @@ import numpy as np
 import openai
 import pytest
 
+from actors.gateway import clips
 from actors.gateway.hosts import ActorHost, LocalHost
 from actors.gateway.settings import Settings
 from actors.gateway.testing import serving
@@ -363,7 +364,7 @@ def test_a_client_that_leaves_leaves_nothing_behind(server, folder, clip, stream
         httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=httpx.Timeout(30, read=0.3))
     until(lambda: server.gateway.answering.inside == 0)
     until(lambda: not list(server.gateway.settings.scratch.iterdir()))
-    assert [n for n in server.gateway.host.names() if n.startswith("clip-")] == []
+    assert [n for n in server.gateway.host.names() if n.startswith("clip-")] == [] == list(server.gateway.tasks)
 
 
 def test_the_page_is_there_or_not_and_nothing_beside_it(server):
@@ -382,6 +383,19 @@ def test_sessions_outlive_the_gateway(bundle, folder):
     assert again.known("door") and again.names() == ["door"] and not again.known("window")
     again.open("door", streams={"cam": "video"}).forget()
     assert again.names() == []
+
+
+def test_what_a_killed_gateway_left_is_gone_after_the_next_start(bundle, folder):
+    settings = Settings(port=0, state=folder / "left")
+    left = LocalHost(bundle, folder=settings.sessions, threads=1)
+    names = [clips.prefix(settings.state) + "a", clips.prefix(folder) + "b", "live"]
+    for name in names:
+        left.open(name, live=False)
+    left.close()
+    (settings.scratch / "request").mkdir(parents=True)
+    with serving(LocalHost(bundle, folder=settings.sessions, threads=1), settings) as running:
+        assert running.gateway.host.names() == sorted(names[1:]), "those of another gateway stay"
+        until(lambda: not settings.scratch.exists())
 
 
 def test_the_same_over_actors(bundle, folder, agent, clip):

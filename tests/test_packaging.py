@@ -104,7 +104,8 @@ def test_the_wheel_holds_packages_configs_and_weights(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in ("anymodal/agent.py", "anymodal/playground/files.py", "encoders/clip.py", "actors/pipeline.py",
                  "actors/job.py", "anymodal/configs/tiny.yaml", "anymodal/configs/tiny/tokenizer.json",
-                 "anymodal/configs/tiny/perception.safetensors", "anymodal/configs/tiny/language.safetensors"):
+                 "anymodal/configs/tiny/perception.safetensors", "anymodal/configs/tiny/language.safetensors",
+                 "anymodal/web/index.html"):
         assert name in names, name
     assert any(name.endswith("licenses/LICENSE") for name in names)
     stray = {n.split("/")[0] for n in names} - {"anymodal", "encoders", "actors", f"anymodal-{__version__}.dist-info"}
@@ -144,6 +145,7 @@ def test_the_light_install_imports_and_prints_its_version(light, tmp_path):
     (["train", "tiny"], "train"),
     (["eval", "tiny", "--count", "1"], "run"),
     (["job", "--input", "rows.jsonl", "--output", "out"], "run"),
+    (["serve"], "serve"),
 ])
 def test_a_command_of_the_light_install_names_the_extra_it_needs(light, tmp_path, argv, extra):
     (tmp_path / "rows.jsonl").write_text('{"media": null, "question": "what?"}\n')

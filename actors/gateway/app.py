@@ -15,12 +15,14 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.routing import Match, Mount
+from starlette.types import Scope
 
 import anymodal
 from actors.gateway import chat, clips, files, health
 from actors.gateway.context import Gateway
 from actors.gateway.faults import Fault, as_answer
-from actors.gateway.guard import Guard
+from actors.gateway.guard import GUARDED, OPEN, Guard
 from actors.gateway.hosts import Host
 from actors.gateway.settings import Settings
 
@@ -42,12 +44,19 @@ def make_app(host: Host, settings: Settings) -> FastAPI:
         app.include_router(realtime.router(gateway))
     web = settings.web or pages()
     if web is not None:
-        app.mount("/", StaticFiles(directory=web, html=True), name="web")
+        app.router.routes.append(Pages("/", StaticFiles(directory=web, html=True), name="web"))
     app.add_exception_handler(Exception, _answer)
     for kind in (Fault, anymodal.AnymodalError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)
     app.add_middleware(Guard, gateway=gateway)
     return app
+
+
+class Pages(Mount):
+    """The page, everywhere but where the API is: there a wrong method has to be told from a missing path."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return (Match.NONE, {}) if scope["path"].startswith((*GUARDED, *OPEN)) else super().matches(scope)
 
 
 @asynccontextmanager
@@ -63,7 +72,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await drain(gateway)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *gateway.tasks, return_exceptions=True)
         gateway.close()
 
 

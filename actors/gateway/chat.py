@@ -92,6 +92,8 @@ class Completion:
         nothing is left behind. A client that reads slowly holds nobody up: the work goes on without it."""
         made: asyncio.Queue[Delta | Answer | Exception | None] = asyncio.Queue()
         work = asyncio.ensure_future(self._work(client, made))
+        self._gateway.tasks.add(work)
+        work.add_done_callback(self._gateway.tasks.discard)
         try:
             while True:
                 try:
@@ -106,7 +108,7 @@ class Completion:
                 yield piece
         finally:
             work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            await asyncio.wait({work})  # if this is cancelled in its turn, the work still puts everything away
 
     async def _work(self, client: Client, made: asyncio.Queue) -> None:
         gateway, status, end = self._gateway, "failed", None

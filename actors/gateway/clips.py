@@ -104,4 +104,4 @@ def forget_left(host: Host, state: Path) -> None:
     for name in host.names():
         if name.startswith(prefix(state)):
             with suppress(AnymodalError):
-                host.open(name, live=False).forget()
+                host.forget(name)

@@ -49,6 +49,7 @@ class Gateway:
         self.pushes, self.asks = Workers(PUSH_THREADS, "push"), Workers(ASK_THREADS + settings.most_answers, "ask")
         self.waits = Workers(settings.most_sessions + 4, "wait")
         self.draining = asyncio.Event()
+        self.tasks: set[asyncio.Task] = set()  # that end by themselves, and must not be forgotten until then
         self.parts = Parts()
         self.began_s = int(time.time())
         self.tracing = make_provider() if settings.trace else None

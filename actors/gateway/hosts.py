@@ -21,6 +21,7 @@ from anymodal.session.log import RuleEvent
 from anymodal.session.news import Seen, token_counts
 from anymodal.session.recall import Hit
 from anymodal.session.rules import Rule
+from anymodal.session.sqlite_log import forget
 from anymodal.types import Answer, Delta, Packet
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -122,6 +123,9 @@ class Host(Protocol):
     def names(self) -> list[str]:
         """Of all sessions and logs."""
 
+    def forget(self, name: str) -> None:
+        """End a session, if it is open, and delete its log."""
+
     def close(self) -> None:
         """Sessions end; their logs stay."""
 
@@ -158,7 +162,7 @@ class LocalHost:
             if name not in self._open:
                 session = (self._agent.reopen(path, **options) if path.exists()
                            else self._agent.open(log=path, **options))
-                self._open[name] = LocalSession(self, name, session, path)
+                self._open[name] = LocalSession(self, name, session)
             return self._open[name]
 
     def known(self, name: str) -> bool:
@@ -166,6 +170,13 @@ class LocalHost:
 
     def names(self) -> list[str]:
         return sorted({*self._open, *(path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}"))})
+
+    def forget(self, name: str) -> None:
+        path = self._path(name)
+        if (session := self._open.get(name)) is not None:
+            session.close()
+        if path.exists():
+            forget(path)
 
     def close(self) -> None:
         for session in list(self._open.values()):
@@ -178,9 +189,9 @@ class LocalHost:
 class LocalSession:
     """See HostSession."""
 
-    def __init__(self, host: LocalHost, name: str, session: Any, path: Path) -> None:
+    def __init__(self, host: LocalHost, name: str, session: Any) -> None:
         self.name, self.rules = name, session.rules
-        self._host, self._session, self._path = host, session, path
+        self._host, self._session = host, session
         self.flush, self.wait, self.be_patient = session.flush, session.wait, session.be_patient
         self.stream, self.search, self.events = session.stream, session.search, session.events
         self.tell, self.seen = session.tell, session.seen
@@ -210,10 +221,7 @@ class LocalSession:
         self._session.close()
 
     def forget(self) -> None:
-        from anymodal.session.sqlite_log import forget
-
-        self.close()
-        forget(self._path)
+        self._host.forget(self.name)
 
 
 # -- on Ray ------------------------------------------------------------------------------------------------------
@@ -245,6 +253,9 @@ class ActorHost:
 
     def names(self) -> list[str]:
         return self._sessions.call("names")
+
+    def forget(self, name: str) -> None:
+        self._sessions.call("forget", check_name(name))
 
     def close(self) -> None:
         """Leave the cluster. On a Ray of its own that ends all; elsewhere sessions go on."""
