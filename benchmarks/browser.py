@@ -1,10 +1,12 @@
 """A real browser on the web page, fed by playground clips; and how its answers compare with those about the file.
 
     python -m benchmarks.browser [--clips N] [--questions N] [--json FILE]
+    python -m benchmarks.browser --pictures docs
 
 Clips are opened in headless Chromium through the page's File button, their sensor readings arrive as DeviceMotion events,
 and questions are typed into the page once the clip is over. `browser_vs_file` is the share of right answers, against that
 of `agent.ask` on the same files: at most 5 points less are wanted. tests/test_web.py uses the same ways to drive a browser.
+`--pictures` takes those of the page that docs/web.md shows.
 """
 
 from __future__ import annotations
@@ -202,6 +204,58 @@ def compare(clips: Sequence[Path], count: int, seconds: float, model: str) -> li
             Row("browser_same_words", same := right["same"] / right["asked"], 1.0, same, unit="of answers")]
 
 
+def take_pictures(folder: Path, model: str) -> None:
+    """web-light.png, web-dark.png, web-phone.png and web-moment.png, of a clip that is watched with all sources on."""
+    from actors.gateway.hosts import LocalHost
+    from actors.gateway.settings import Settings
+    from actors.gateway.testing import serving
+    from anymodal.config import load_spec
+    from anymodal.speech import load_speech
+
+    with tempfile.TemporaryDirectory() as scratch:
+        (clip,) = render_clips(scratch, split="test", seed=77, first=4, count=1, seconds=6)
+        files = as_camera(clip, clip.with_suffix(".y4m")), as_microphone(clip, clip.with_suffix(".wav"))
+        host = LocalHost(model, folder=Path(scratch) / "sessions")
+        with serving(host, Settings(port=0, state=Path(scratch))) as server, chromium(*fake_devices(*files)) as browser:
+            spec, path = load_spec(model)
+            server.gateway.speech = load_speech(spec, path.parent / (spec.weights or spec.name))
+            page = open_page(browser, server.url, viewport={"width": 1440, "height": 900}, color_scheme="light")
+            page.uncheck("#listen")  # bells are no questions
+            for text in ("there is a blue star", "the red ring is in view"):
+                page.fill("#rule", text)
+                page.press("#rule", "Enter")
+            page.click("#camera")
+            page.click("#microphone")
+            hold(page, clip)
+            page.evaluate("playMotion(rows, rate_hz)")
+            wait_seen(page, 8)
+            for question in ("What is the color of the star?", "Name the sounds you heard.",
+                             "What was the motion of the camera?"):
+                ask(page, question)
+            page.fill("#query", "blue star")
+            page.press("#query", "Enter")
+            page.wait_for_selector("#hits button")
+            wait_seen(page, seen_s(page) + 8)  # what was noticed leaves the page
+            _picture(page, folder / "web-light.png")
+            page.click("#theme")
+            _picture(page, folder / "web-dark.png")
+            page.locator(".chip.video").first.click()
+            _picture(page, folder / "web-moment.png")
+            page.keyboard.press("Escape")
+            page.set_viewport_size({"width": 390, "height": 844})
+            _picture(page, folder / "web-phone.png", whole=True)
+
+
+def _picture(page: Any, path: Path, *, whole: bool = False) -> None:
+    """A screenshot of 256 colours: a fourth of the bytes."""
+    from PIL import Image
+
+    page.wait_for_timeout(400)  # what moves comes to rest
+    page.screenshot(path=str(path), full_page=whole)
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
 def main() -> None:
     """Command line."""
     arguments = parser(__doc__.splitlines()[0])
@@ -209,9 +263,13 @@ def main() -> None:
     arguments.add_argument("--questions", type=int, default=12, help="questions of each (default 12)")
     arguments.add_argument("--seconds", type=float, default=6.0, help="length of a clip (default 6)")
     arguments.add_argument("--model", default="tiny", help="default tiny")
+    arguments.add_argument("--pictures", metavar="FOLDER", type=Path, help="only take pictures of the page")
     options = arguments.parse_args()
     if find_chromium() is None:
         raise SystemExit("error: no Chromium is installed (apt-get install chromium, or name it in $CHROMIUM)")
+    if options.pictures:
+        take_pictures(options.pictures, options.model)
+        return
     with tempfile.TemporaryDirectory() as folder:
         clips = render_clips(folder, split="test", seed=91, count=options.clips, seconds=options.seconds)
         rows = compare(clips, options.questions, options.seconds, options.model)

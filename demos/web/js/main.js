@@ -100,7 +100,9 @@ $("key").addEventListener("close", () => {
 });
 
 on("anymodal.window", (event) => {
-  droppedThere += Object.values(event.dropped ?? {}).reduce((sum, each) => sum + each, 0);
+  const dropped = Object.values(event.dropped ?? {}).reduce((sum, each) => sum + each, 0);
+  droppedThere += dropped;
+  if (dropped) notice("slow", "Not everything can be seen", "The server, the network or this device is too slow for all that is captured. What is left out is marked in the timeline.", { kind: "warn", for_s: 5 });
   count("dropped-there", droppedThere);
   $("clock").textContent = clock(event.end_s);
   timeline.window(event);
@@ -112,6 +114,7 @@ on("anymodal.rule.event", (event) => {
 on("error", ({ error }) => {
   if (talk.failed(error) || search.failed(error)) return;
   if (error.code === "response_cancel_not_active") return; // it had just ended
+  if (/too late/.test(error.message)) return; // counted, and told with its window
   notice(`error ${error.code}`, error.event_id === "rule" ? "The rule was not taken" : "The server did not take something", error.message, { kind: "warn", for_s: 10 });
 });
 
