@@ -131,7 +131,6 @@ class Lives:
         """In a thread."""
         outbox = Outbox(path, 1)
         try:
-            if self._gateway.host.known(id):
-                self._gateway.host.open(id).forget()
+            self._gateway.host.forget(id)
         finally:
             outbox.forget()
