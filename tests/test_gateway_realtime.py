@@ -707,6 +707,8 @@ SOUND = {**APPEND, "stream": "audio", "rate_hz": 16000, "encoding": "float32",
          "data": base64.b64encode(bytes(64)).decode()}
 ITEM = {"type": "conversation.item.create", "event_id": "e"}
 BAD = {
+    "an unknown modality": ({"type": "session.update", "session": {"anymodal": {"streams": {"nose": "smell"}}}},
+                            "unknown_modality"),
     "not JSON": ("{", "invalid_json"), "binary": (b"\x00\xff\x13", "invalid_json"), "a list": ("[]", "invalid_event"),
     "no type": ("{}", "missing_type"), "a misspelt type": ('{"type": "response.creat"}', "unknown_event"),
     "a wrong value": ('{"type": "anymodal.search", "query": 7}', "invalid_value"),
@@ -721,8 +723,6 @@ BAD = {
     "half a sample": ({**SOUND, "data": "AAAA"}, "invalid_length"),
     "no numbers": ({**SOUND, "data": packed(np.full(4, np.nan, np.float32))}, "invalid_samples"),
     "wrong axes": ({**SOUND, "stream": "imu", "shape": [1, 3], "data": packed(np.zeros(6, np.float32))}, "invalid_shape"),
-    "an unknown modality": ({"type": "session.update", "session": {"anymodal": {"streams": {"nose": "smell"}}}},
-                            "unknown_modality"),
     "spoken answers": ({"type": "session.update", "session": {"output_modalities": ["audio"]}}, "modality_not_supported"),
     "an address": ({**ITEM, "item": {"type": "message", "role": "user", "content": [
         {"type": "input_image", "image_url": "http://127.0.0.1/"}]}}, "invalid_image_url"),
