@@ -250,6 +250,8 @@ def _picture(page: Any, path: Path, *, whole: bool = False) -> None:
     """A screenshot of 256 colours: a fourth of the bytes."""
     from PIL import Image
 
+    for notice in page.locator(".notice button").all():
+        notice.dispatch_event("click")
     page.wait_for_timeout(400)  # what moves comes to rest
     page.screenshot(path=str(path), full_page=whole)
     with Image.open(path) as image:
