@@ -22,15 +22,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
-import re
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -48,74 +43,17 @@ from anymodal.media import open_media  # noqa: E402
 from anymodal.media.spec import stream_specs  # noqa: E402
 from anymodal.playground.files import render_clips  # noqa: E402
 from anymodal.types import Packet  # noqa: E402
+from benchmarks.live_server import Server, served  # noqa: E402
 from benchmarks.report import Row, parser, report  # noqa: E402
 
 QUESTIONS = ("what colour is the circle?", "what did you hear?", "what can you see?")
 ASK_EVERY_S = 2.0
 LEAD_WINDOWS = 4  # media that run faster than time wait for the server to be no further behind
-START_S, STOP_S, WAIT_S = 180.0, 60.0, 120.0
-LIMITS = {"most_sessions": 64, "most_sessions_per_client": 64, "most_sockets": 128, "requests_per_min": 1e6}
+WAIT_S = 120.0
 OPTIONS = Options(connect_timeout_s=WAIT_S, answer_timeout_s=WAIT_S, request_timeout_s=WAIT_S)
 
 
-# --- the server, and what it is shown --------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Server:
-    """`pid` of the process that listens; the actors of a Ray that runs elsewhere are not below it."""
-
-    url: str
-    pid: int
-
-    def resident_bytes(self) -> int:
-        """Of the process and all below it (Linux)."""
-        return sum(_resident_bytes(pid) for pid in _family(self.pid))
-
-
-@contextmanager
-def served(model: str, where: Sequence[str], folder: Path) -> Iterator[Server]:
-    """`anymodal serve` in a process of its own."""
-    limits = [part for name, value in LIMITS.items() for part in ("--limit", f"{name}={value:g}")]
-    command = [sys.executable, "-m", "anymodal", "serve", "--port", "0", "--model", model,
-               "--state", str(folder / "state"), *where, *limits]
-    out = folder / "server.log"
-    with out.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                                   cwd=Path(__file__).resolve().parent.parent)
-    try:
-        deadline_s = time.monotonic() + START_S
-        while not (found := re.search(r" at (http://\S+:\d+)", out.read_text(encoding="utf-8"))):
-            if process.poll() is not None or time.monotonic() > deadline_s:
-                raise RuntimeError(f"the server did not start:\n{out.read_text(encoding='utf-8')[-2000:]}")
-            time.sleep(0.05)
-        yield Server(found[1], process.pid)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_S)
-
-
-def _family(pid: int) -> list[int]:
-    """A process and all its descendants."""
-    parents = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
-    found = [pid]
-    for each in found:
-        found += [child for child, parent in parents.items() if parent == each]
-    return found
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:  # it has just ended
-        return 0
-
+# --- what is shown --------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Clip:

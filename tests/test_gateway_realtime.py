@@ -30,7 +30,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from actors.gateway.fuzz import fuzz, messages
-from actors.gateway.hosts import LocalHost
+from actors.gateway.hosts import ActorHost, LocalHost
 from actors.gateway.keys import Key
 from actors.gateway.settings import Settings
 from actors.gateway.testing import serving
@@ -568,7 +568,7 @@ def test_a_drained_gateway_keeps_sessions(bundle, tmp_path):
 GATEWAY = """
 import sys
 from pathlib import Path
-from actors.gateway.hosts import LocalHost
+from actors.gateway.hosts import ActorHost, LocalHost
 from actors.gateway.settings import Settings
 from actors.gateway.testing import serving
 folder = Path(sys.argv[2])
@@ -901,3 +901,30 @@ def test_fuzzed_messages_are_each_answered_and_the_server_is_healthy(server):
 
 def test_the_fuzzer_is_seeded():
     assert list(messages(50, 1)) == list(messages(50, 1)) != list(messages(50, 2))
+
+
+# -- over actors ---------------------------------------------------------------------------------------------------
+
+
+def test_the_same_over_actors_whose_mind_is_killed(bundle, tmp_path, agent):
+    wanted = answer_in_process(agent, 3)
+    own = settings(tmp_path)
+    with serving(ActorHost(bundle, folder=own.sessions), own) as server, Client(server) as client:
+        client.send("anymodal.rule.add", text="tell me when a bell rings")
+        assert client.until("anymodal.rules")["rules"][0]["name"] == "rule-1"
+        for k in range(2):
+            client.second(k)
+        client.until("anymodal.window", index=0)
+        assert client.ask(at_s=1.0)["status"] == "completed"
+        mind = server.gateway.host.ready()["mind"]
+        os.kill(mind, signal.SIGKILL)
+        client.second(2)
+        client.send("anymodal.input.flush")
+        client.until("anymodal.input.flushed")
+        done = client.ask()
+        assert done["output"][0]["content"][0]["text"].strip() == wanted.text.strip()
+        assert server.gateway.host.ready()["mind"] != mind
+        assert [(w["index"], w["dropped"], w["gap"]) for w in client.of("anymodal.window")] == [
+            (k, {}, "") for k in range(3)]
+        client.send("anymodal.rule.list")
+        assert [r["name"] for r in client.until("anymodal.rules")["rules"]] == ["rule-1"]
