@@ -8,13 +8,14 @@ again, as a camera and a microphone would: what was captured by now is pushed, a
 
 `live_capture_to_window`: from when a frame was due to be captured until the client is told that its window is in the
 log. The baseline is the wait until its window is full, which nothing can save. `live_ttft`: from the question to the
-first piece of the answer, while all clients stream; the baseline is that of the fewest clients. `live_drops`: packets
-and frames that were not used, and how many were sent. `live_ttft_vs_resend`: one client that has shown the whole clip,
-against one that sends it with each question, in turns with nothing else going on. `reconnect_s`: from the cut of the
-connection until the session goes on; the baseline is opening a new one. `live_memory_...`: the resident memory of the
-server's processes, the most of the last minute, after `--minutes` of media of one client who asks every minute, at up
-to `--speed` times the clip's own; the baseline is minute 5, or half way where that is less. All clients are in one
-process, whose own delays count.
+first piece of the answer, while all clients stream; the baseline is that of the fewest clients. `live_stale`: media
+that had come and the answer did not know of yet, against a window's length. `live_cpu_load`: CPU seconds of the server,
+for so many seconds of stream. `live_drops`: packets and frames that were not used, and how many were sent.
+`live_ttft_vs_resend`: one client that has shown the whole clip, against one that sends it with each question, in turns
+with nothing else going on. `reconnect_s`: from the cut of the connection until the session goes on; the baseline is
+opening a new one. `live_memory_...`: the resident memory of the server's processes, the most of the last minute, after
+`--minutes` of media of one client who asks every minute, at up to `--speed` times the clip's own; the baseline is
+minute 5, or half way where that is less. All clients are in one process, whose own delays count.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from anymodal.config import load_spec  # noqa: E402
 from anymodal.media import open_media  # noqa: E402
 from anymodal.media.spec import stream_specs  # noqa: E402
 from anymodal.playground.files import render_clips  # noqa: E402
-from anymodal.types import Packet  # noqa: E402
+from anymodal.types import Answer, Packet  # noqa: E402
 from benchmarks.live_server import Server, served  # noqa: E402
 from benchmarks.report import Row, parser, report  # noqa: E402
 
@@ -87,14 +88,13 @@ async def push(session: LiveSession, packet: Packet, pts_s: float) -> None:
                        rate_hz=None if packet.modality == "video" else packet.rate_hz)
 
 
-async def first_token_s(session: LiveSession, question: str) -> float:
-    """From the question to the first piece of its answer, which is then heard to its end."""
+async def first_token_s(session: LiveSession, question: str) -> tuple[float, Answer]:
+    """From the question to the first piece of its answer, and the whole of it."""
     began_s = time.perf_counter()
     asking = session.ask(question)
     await anext(asking)
     took_s = time.perf_counter() - began_s
-    await asking
-    return took_s
+    return took_s, await asking
 
 
 # --- one client of many ----------------------------------------------------------------------------------------------
@@ -106,6 +106,7 @@ class Seen:
     waits_s: list[float] = field(default_factory=list)
     fills_s: list[float] = field(default_factory=list)
     firsts_s: list[float] = field(default_factory=list)
+    stale_s: list[float] = field(default_factory=list)
     pushed: int = 0
     dropped: int = 0  # told by the server, or for want of room at the client
     unseen: int = 0  # frames of whose window nothing was heard
@@ -146,7 +147,9 @@ class Viewer:
         began_s, turn = time.perf_counter(), 0
         while (due_s := self.clip.window_s * 1.25 + turn * ASK_EVERY_S) < max(seconds, 2 * self.clip.window_s):
             await asyncio.sleep(max(0.0, began_s + due_s - time.perf_counter()))
-            self.seen.firsts_s.append(await first_token_s(self.session, QUESTIONS[turn % len(QUESTIONS)]))
+            took_s, answer = await first_token_s(self.session, QUESTIONS[turn % len(QUESTIONS)])
+            self.seen.firsts_s.append(took_s)
+            self.seen.stale_s.append(answer.stale_s)
             turn += 1
 
     async def listen(self) -> None:
@@ -187,15 +190,21 @@ async def windows(run: Run) -> list[Row]:
     """Windows and first tokens while so many clients stream."""
     rows, fewest = [], None
     for count in run.clients:
+        began_s = run.server.cpu_s()
         seen = await crowd(run, count)
+        cpu_s = run.server.cpu_s() - began_s
         fewest = fewest or seen
         case = f"{count} client{'s' if count > 1 else ''}"
         for share in (50, 95):
-            wait_s, fill_s, first_s, base_s = (float(np.percentile(values, share)) for values in (
-                seen.waits_s, seen.fills_s, seen.firsts_s, fewest.firsts_s))
+            wait_s, fill_s, first_s, base_s, stale_s = (float(np.percentile(values, share)) for values in (
+                seen.waits_s, seen.fills_s, seen.firsts_s, fewest.firsts_s, seen.stale_s))
             rows += [Row(f"live_capture_to_window_p{share}", wait_s, fill_s, wait_s / fill_s, None, "s", case, True),
-                     Row(f"live_ttft_p{share}", first_s, base_s, first_s / base_s, None, "s", case, True)]
+                     Row(f"live_ttft_p{share}", first_s, base_s, first_s / base_s, None, "s", case, True),
+                     Row(f"live_stale_p{share}", stale_s, run.clip.window_s, stale_s / run.clip.window_s, None, "s", case,
+                         True)]
         lost = seen.dropped + seen.unseen
+        if run.local:  # above 1 the clients bring more than one core sees
+            rows.append(Row("live_cpu_load", cpu_s, run.seconds, cpu_s / run.seconds, None, "s", case, True))
         rows.append(Row("live_drops", lost, seen.pushed, lost / seen.pushed, None, "packets", case, True))
         print(f"{case}: {len(seen.waits_s)} frames, {len(seen.firsts_s)} questions, "
               f"{lost} of {seen.pushed} packets dropped", flush=True)
@@ -226,7 +235,7 @@ async def resend(run: Run) -> list[Row]:
         await session.stream_file(run.clip.path, speed=None)
         for turn in range(run.turns + 1):
             question = QUESTIONS[turn % len(QUESTIONS)]
-            ours.append(await first_token_s(session, question))
+            ours.append((await first_token_s(session, question))[0])
             theirs.append(await resent_first_token_s(http, run.server.url, model, question, address))
     ours_s, theirs_s = float(np.median(ours[1:])), float(np.median(theirs[1:]))  # first calls are slow
     return [Row("live_ttft_vs_resend", ours_s, theirs_s, ours_s / theirs_s, 0.2, "s", at_most=True)]

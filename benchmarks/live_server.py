@@ -28,6 +28,10 @@ class Server:
         """Of the process and all below it (Linux)."""
         return sum(_resident_bytes(pid) for pid in _family(self.pid))
 
+    def cpu_s(self) -> float:
+        """CPU time of the process and all below it, those that have ended included (Linux)."""
+        return sum(_cpu_s(pid) for pid in _family(self.pid))
+
 
 @contextmanager
 def served(model: str, where: Sequence[str], folder: Path) -> Iterator[Server]:
@@ -65,6 +69,14 @@ def _family(pid: int) -> list[int]:
     for each in found:
         found += [child for child, parent in parents.items() if parent == each]
     return found
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident_bytes(pid: int) -> int:

@@ -20,6 +20,7 @@ def test_the_benchmark_writes_its_rows(tmp_path, capsys):
         assert 0 < written["live_ttft_p50", case]["ours"] <= written["live_ttft_p95", case]["ours"]
         waited = written["live_capture_to_window_p50", case]
         assert waited["ours"] > waited["baseline"] > 0, "a window is told after it is full"
+        assert written["live_cpu_load", case]["ours"] > 0 and written["live_stale_p95", case]["ours"] >= 0
         assert 0 <= written["live_drops", case]["ours"] <= written["live_drops", case]["baseline"]
     assert written["live_drops", "2 clients"]["baseline"] == 2 * written["live_drops", "1 client"]["baseline"] > 0
     assert written["live_ttft_vs_resend", ""]["target"] == 0.2 and written["live_ttft_vs_resend", ""]["baseline"] > 0
