@@ -72,6 +72,9 @@ class Tokens:
     embeds: np.ndarray
     joint: np.ndarray | None = None
     familiarity: float = 1.0
+    positions: np.ndarray | None = None
+    takes: tuple[int, int, int] = (0, 0, 0)
+    extras: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
