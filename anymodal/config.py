@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from anymodal.errors import ConfigError, nearest
 from anymodal.shadow import check_not_shadowed
@@ -39,8 +39,20 @@ class ModalitySpec(_Strict):
     rate_hz: float = Field(gt=0)
     encoder: PartSpec
     adapter: PartSpec
-    size_px: int | None = None  # video: frames are scaled to size_px x size_px at decode
+    pixels: Literal["rgb8", "gray16"] | None = None  # pictures: colour, or one 16-bit measurement; "video" is rgb8
+    size_px: int | None = None  # pictures: frames are scaled to size_px x size_px at decode
     axes: tuple[str, ...] = ()  # sensors: the columns of a sidecar, in order
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether its signals are frames, (T, H, W, C)."""
+        return self.pixels is not None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ModalitySpec:
+        if self.pixels and self.axes:
+            raise ValueError("pixels are of pictures and axes of sensors: a modality has one or the other")
+        return self
 
 
 class PromptSpec(_Strict):
@@ -147,6 +159,14 @@ class BundleSpec(_Strict):
     trust: tuple[str, ...] = ()
     training: dict[str, Any] = Field(default_factory=dict)
     runtime: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("modalities", mode="after")
+    @classmethod
+    def _video_is_rgb8(cls, modalities: dict[str, ModalitySpec]) -> dict[str, ModalitySpec]:
+        video = modalities.get("video")
+        if video is None or video.pixels or video.axes:
+            return modalities
+        return {**modalities, "video": video.model_copy(update={"pixels": "rgb8"})}
 
 
 def configs_dir() -> Path:

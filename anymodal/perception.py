@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from anymodal.config import BundleSpec, build_part
 from anymodal.types import Signal, Tokens, Window
 
+# What a batch is made of, by the sense's pixels. 16-bit levels go as int32: torch has uint16 tensors, and for most of
+# them no arithmetic.
+BATCHED = {None: np.float32, "rgb8": np.uint8, "gray16": np.int32}
+
 
 class Familiarity(nn.Module):
     """How much a window's features look like those seen in training, in [0, 1].
@@ -58,7 +62,7 @@ class Perception(nn.Module):
     def features(self, modality: str, signals: Tensor, *, once: bool = False) -> tuple[Tensor, Tensor]:
         """Raw signals -> features (B, T, P, D) and joint embeddings (B, E).
 
-        video: uint8 (B, T, H, W, 3), each frame a step. Others: (B, samples[, axes]), one step a window.
+        pictures: (B, T, H, W, C), each frame a step. Others: (B, samples[, axes]), one step a window.
         `once`: encode equal frames once.
         """
         encoder = self.encoders[modality]
@@ -112,18 +116,18 @@ class Perception(nn.Module):
 
     def _batch(self, modality: str, signals: list[Signal], rows: int) -> tuple[Tensor, Tensor]:
         """Stack signals into `rows` rows, each sample at its place in the window; `valid` marks real steps."""
-        is_video = modality == "video"
-        rate_hz, window_s = self.spec.modalities[modality].rate_hz, self.spec.window_s
-        length = self.adapters[modality].config.steps if is_video else round(rate_hz * window_s)
+        sense, window_s = self.spec.modalities[modality], self.spec.window_s
+        is_picture, rate_hz = sense.is_picture, sense.rate_hz
+        length = self.adapters[modality].config.steps if is_picture else round(rate_hz * window_s)
         first = signals[0].data
-        out = np.zeros((rows, length, *first.shape[1:]), np.uint8 if is_video else np.float32)
-        valid = np.zeros((rows, length if is_video else 1), bool)
-        valid[len(signals) if is_video else 0 :, 0] = True  # a row without any real step would be not-a-number
+        out = np.zeros((rows, length, *first.shape[1:]), BATCHED[sense.pixels])
+        valid = np.zeros((rows, length if is_picture else 1), bool)
+        valid[len(signals) if is_picture else 0 :, 0] = True  # a row without any real step would be not-a-number
         for row, signal in enumerate(signals):
             start = round((signal.t0_s + 1e-6) % window_s * rate_hz)
             take = min(len(signal.data), length - start)
             out[row, start : start + take] = signal.data[:take]
-            if is_video:
+            if is_picture:
                 valid[row, start : start + take] = True
                 if signal.closing is not None:
                     out[row, -1], valid[row, -1] = signal.closing, True

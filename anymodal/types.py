@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+# What a picture sense's frames are made of: dtype and channels. rgb8 is colour; gray16 is one measurement a pixel.
+PIXELS: Mapping[str, tuple[type[np.generic], int]] = {"rgb8": (np.uint8, 3), "gray16": (np.uint16, 1)}
+
 
 @dataclass(frozen=True, slots=True)
 class Packet:
     """A piece of one stream.
 
-    video: `data` is one frame, uint8 (H, W, 3) RGB, shown from `pts_s` until the next packet.
+    pictures (video, depth, thermal, ...): `data` is one frame, shown from `pts_s` until the next packet: rgb8 is uint8
+    (H, W, 3), gray16 is uint16 (H, W, 1), levels whose meaning is the encoder's.
     audio: float32 (T,) mono in [-1, 1] at `rate_hz`, first sample at `pts_s`.
     sensors (imu, ...): float32 (T, C) at `rate_hz`, first row at `pts_s`.
     """
@@ -31,10 +35,10 @@ class Packet:
 class Signal:
     """One stream's share of a window, on the bundle's sampling grid.
 
-    `data`: video uint8 (T, H, W, 3); audio float32 (T,); sensors float32 (T, C).
+    `data`: pictures uint8 (T, H, W, 3) or uint16 (T, H, W, 1); audio float32 (T,); sensors float32 (T, C).
     `t0_s`: media time of data[0]; sample i is at t0_s + i / rate_hz.
-    `closing`: video only, uint8 (H, W, 3): a copy of the frame on show at the window's end, if there is one. It is
-    the next window's first frame; with it a change in the last moment of a window is seen in that window.
+    `closing`: pictures only, (H, W, 3) or (H, W, 1): a copy of the frame on show at the window's end, if there is one. It
+    is the next window's first frame; with it a change in the last moment of a window is seen in that window.
     """
 
     modality: str
@@ -42,6 +46,11 @@ class Signal:
     rate_hz: float
     t0_s: float
     closing: np.ndarray | None = None
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether its samples are frames: told by the kind of data, whatever the sense is called."""
+        return self.data.ndim == 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
+from anymodal.types import PIXELS
+
 VIDEO = "video"
 AUDIO = "audio"
 
@@ -16,25 +20,49 @@ class StreamSpec:
     """One stream on a sampling grid: sample or frame j is at j / rate_hz seconds of media time.
 
     `size_px`: frames are stretched to size_px x size_px, or keep their own size when None.
-    `axes`: names of a sensor's columns, in order; empty for video and audio.
+    `axes`: names of a sensor's columns, in order; empty for pictures and audio.
+    `pixels`: of pictures, a key of `anymodal.types.PIXELS`; video is rgb8 unless it says otherwise.
     """
 
     modality: str
     rate_hz: float
     size_px: int | None = None
     axes: tuple[str, ...] = ()
+    pixels: str | None = None
 
     def __post_init__(self) -> None:
         if not self.rate_hz > 0:
             raise ValueError(f"rate_hz must be positive, found {self.rate_hz!r}")
+        if self.pixels is None and self.modality == VIDEO:
+            object.__setattr__(self, "pixels", "rgb8")
+        if self.pixels is not None and self.pixels not in PIXELS:
+            raise ValueError(f"pixels must be one of {', '.join(PIXELS)}, found {self.pixels!r}")
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether its samples are frames."""
+        return self.pixels is not None
+
+    @property
+    def frame(self) -> str:
+        """What a frame is, in words: "uint8 (H, W, 3)" or "uint16 (48, 48, 1)". Only of pictures."""
+        kind, channels = PIXELS[self.pixels]
+        height, width = (self.size_px, self.size_px) if self.size_px else ("H", "W")
+        return f"{np.dtype(kind).name} ({height}, {width}, {channels})"
+
+    def is_frame(self, data: np.ndarray) -> bool:
+        """Whether an array is a frame of these pictures, of their size if they have one."""
+        kind, channels = PIXELS[self.pixels]
+        size = (self.size_px, self.size_px) if self.size_px else data.shape[:2]
+        return data.dtype == kind and data.ndim == 3 and data.shape == (*size, channels)
 
 
 def stream_specs(modalities: Mapping[str, Any]) -> dict[str, StreamSpec]:
-    """A bundle's `modalities` (name -> object with rate_hz, size_px, axes) -> stream specs by the same names."""
+    """A bundle's `modalities` (name -> object with rate_hz, size_px, axes, pixels) -> stream specs by the same names."""
     return {
         name: spec
         if isinstance(spec, StreamSpec)
-        else StreamSpec(name, spec.rate_hz, spec.size_px, tuple(spec.axes))
+        else StreamSpec(name, spec.rate_hz, spec.size_px, tuple(spec.axes), getattr(spec, "pixels", None))
         for name, spec in modalities.items()
     }
 
