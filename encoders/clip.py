@@ -1,16 +1,26 @@
-"""CLIP's two towers, through transformers: frames or text -> a sequence of features and a joint-space embedding.
+"""CLIP's towers, through transformers: frames or text -> a sequence of features and a joint-space embedding.
 
+`ClipVision` and `ClipText` are the default bundle's, small; `ClipTower` is a published one at its own size.
 Shapes: B batch, H W pixels, P patches, L text tokens, D width, E joint width.
-Source: Radford et al. 2021, arXiv 2103.00020.
+Source: Radford et al. 2021, arXiv 2103.00020; OpenCLIP: Cherti et al. 2022, arXiv 2212.07143.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    CLIPVisionModelWithProjection,
+)
+
+from encoders.tower import TowerConfig, VisionTower, vision_part
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,3 +95,38 @@ class ClipText(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         out = self.model(input_ids=ids, attention_mask=mask)
         return nn.functional.normalize(out.text_embeds.float(), dim=-1)
+
+
+class ClipTower(VisionTower):
+    """A published CLIP's picture tower: OpenAI's (quick_gelu), or OpenCLIP's up to bigG (gelu) in transformers' layout.
+
+    Tensors: `vision_model.*` and, with `joint`, `visual_projection.weight`.
+    """
+
+    own_norm = False  # transformers' last_hidden_state comes before post_layernorm
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__(config)
+        vision = vision_part(config.vision)
+        known = CLIPVisionConfig.from_dict(vision, attn_implementation=config.attention)
+        self.width = known.hidden_size
+        self.vision_model = CLIPVisionModel._from_config(known)
+        if config.joint:  # a whole CLIP's config says its width at the top; what the vision part repeats may be stale
+            joint = config.vision.get("projection_dim", known.projection_dim)
+            self.visual_projection = nn.Linear(known.hidden_size, joint, bias=False)
+        self._finish()
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        return self.vision_model.pre_layrnorm(self.vision_model.embeddings(pixels))
+
+    def _blocks(self) -> Iterable[nn.Module]:
+        return self.vision_model.encoder.layers
+
+    def _last_norm(self, state: Tensor) -> Tensor:
+        return self.vision_model.post_layernorm(state)
+
+    def _pool(self, state: Tensor) -> Tensor:
+        return self.vision_model.post_layernorm(state[:, 0])
+
+    def _project(self, pooled: Tensor) -> Tensor:
+        return self.visual_projection(pooled)
