@@ -3,6 +3,7 @@
     clock = FakeClock()                              time moves only when told to
     synthetic_packets(specs, 3.0)                    packets of every modality, no file
     run_stage(stage, given)                          everything a stage makes of what it is given
+    slowed(agent, lambda: time.sleep(0.5))           an agent whose sessions perceive as slowly
     make_video(path, frames, ...), make_wav(...)     real media files (these need PyAV)
 
 Shapes: T frames or samples, H height, W width, C axes.
@@ -10,6 +11,7 @@ Shapes: T frames or samples, H height, W width, C axes.
 
 from __future__ import annotations
 
+import copy
 import wave
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -18,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from anymodal.media.spec import AUDIO, VIDEO, StreamSpec
+from anymodal.media.spec import AUDIO, StreamSpec
 from anymodal.types import Packet
 
 PACKET_S = 0.2
@@ -51,6 +53,27 @@ def run_stage(stage: Any, given: Iterable[Any]) -> list[Any]:
     return produced
 
 
+class SlowPerception:
+    """As the perception that it holds, after `wait()` for each batch."""
+
+    def __init__(self, perception: Any, wait: Callable[[], None]) -> None:
+        self.spec, self._perception, self._wait = perception.spec, perception, wait
+
+    def encode_many(self, items: Sequence[tuple[str, Any]], **given: Any) -> list[list[Any]]:
+        self._wait()
+        return self._perception.encode_many(items, **given)
+
+
+def slowed(agent: Any, wait: Callable[[], None]) -> Any:
+    """An Agent of the same parts, whose sessions call `wait` before each batch of windows. Needs `anymodal[run]`."""
+    from anymodal.agent import Agent
+    from anymodal.stages.together import Together
+
+    bundle = copy.copy(agent.bundle)
+    bundle.__dict__["shared_perception"] = Together(SlowPerception(agent.bundle.perception, wait))
+    return Agent(bundle)
+
+
 def synthetic_packets(specs: Mapping[str, StreamSpec], duration_s: float, seed: int = 0) -> Iterator[Packet]:
     """Packets of every stream in order of time: a drifting gradient, a tone with noise, smooth sensor curves."""
     rng = np.random.default_rng(seed)
@@ -60,9 +83,10 @@ def synthetic_packets(specs: Mapping[str, StreamSpec], duration_s: float, seed: 
 
 def _stream_packets(name: str, spec: StreamSpec, duration_s: float, rng: np.random.Generator) -> Iterator[Packet]:
     count = int(np.ceil(duration_s * spec.rate_hz - 1e-9))
-    if spec.modality == VIDEO:
+    if spec.is_picture:
+        make = gradient_frame if spec.pixels == "rgb8" else gradient_levels
         for j in range(count):
-            yield Packet(name, VIDEO, j / spec.rate_hz, gradient_frame(spec.size_px or 64, j), spec.rate_hz)
+            yield Packet(name, spec.modality, j / spec.rate_hz, make(spec.size_px or 64, j), spec.rate_hz)
         return
     t_s = np.arange(count) / spec.rate_hz
     if spec.modality == AUDIO:
@@ -82,6 +106,12 @@ def gradient_frame(size_px: int, number: int, height_px: int | None = None) -> n
     phase = 0.7 * number
     channels = [0.5 + 0.4 * np.sin(phase + k + 2 * (x if k != 1 else y)) for k in range(3)]
     return (np.stack(channels, axis=2) * 255).astype(np.uint8)
+
+
+def gradient_levels(size_px: int, number: int, height_px: int | None = None) -> np.ndarray:
+    """The same in 16-bit levels, (H, W, 1) uint16."""
+    colours = gradient_frame(size_px, number, height_px).astype(np.uint16)
+    return colours[:, :, :1] * 200 + colours[:, :, 1:2]
 
 
 def make_video(

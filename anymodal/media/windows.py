@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from anymodal.media.spec import VIDEO, StreamSpec, ceil_index, exact
+from anymodal.media.spec import StreamSpec, ceil_index, exact
 from anymodal.types import Packet, Signal, Window
 
 SHORTEST_LAST_WINDOW = 0.1  # of the hop: a shorter rest at the end is trimmed
@@ -45,8 +45,8 @@ class _Cells:
     """One stream's samples of one window; `pts_s` is NaN where there is none yet."""
 
     pts_s: np.ndarray  # (n,)
-    data: np.ndarray | list | None = None  # (n,) or (n, C); a list of frames for video; None once emitted
-    seen_s: set[float] = field(default_factory=set)  # pts of the video frames that came
+    data: np.ndarray | list | None = None  # (n,) or (n, C); a list of frames for pictures; None once emitted
+    seen_s: set[float] = field(default_factory=set)  # pts of the frames that came
 
     @property
     def present(self) -> np.ndarray:
@@ -67,9 +67,9 @@ class _Stream:
 class Windower:
     """Aligns streams into windows. `streams` maps stream names to their grids.
 
-    Audio and sensor packets are on their stream's grid; a video packet enters the first grid time at or after
-    its pts, and the newest frame of a grid time is kept.
-    Holes inside a window's signal are silence (audio), zeros (sensors) or the frame before (video); a signal
+    Audio and sensor packets are on their stream's grid; a frame enters the first grid time at or after its
+    pts, and the newest frame of a grid time is kept.
+    Holes inside a window's signal are silence (audio), zeros (sensors) or the frame before (pictures); a signal
     starts at its first and ends at its last sample present.
     """
 
@@ -172,7 +172,7 @@ class Windower:
         newest_s = max(self.newest_s, float(self._next * self._hop))
         if pts_s > newest_s + self._max_ahead_s:
             return f"is at {pts_s:g} s, more than {self._max_ahead_s:g} s after all before it ({newest_s:g} s)"
-        if spec.modality == VIDEO:
+        if spec.is_picture:
             return self._frame_fault(stream, data)
         if packet.rate_hz != spec.rate_hz:
             return f"has {packet.rate_hz:g} Hz, its stream {spec.rate_hz:g} Hz"
@@ -183,22 +183,21 @@ class Windower:
         return "" if np.isfinite(data).all() else "holds values that are no numbers"
 
     def _frame_fault(self, stream: _Stream, data: np.ndarray) -> str:
-        spec = stream.spec
-        shape = (spec.size_px, spec.size_px, 3) if spec.size_px else stream.frame_shape
-        fits = data.dtype == np.uint8 and data.ndim == 3 and data.shape[2] == 3
-        if not fits or data.shape != (shape or data.shape):
-            return f"is {data.dtype} {data.shape}, its stream uint8 {shape or '(H, W, 3)'}"
+        if not stream.spec.is_frame(data):
+            return f"is {data.dtype} {data.shape}, its stream {stream.spec.frame}"
+        if data.shape != (stream.frame_shape or data.shape):
+            return f"is {data.dtype} {data.shape}, its stream {data.dtype} {stream.frame_shape}"
         stream.frame_shape = data.shape
         return ""
 
     def _enter(self, stream: _Stream, packet: Packet) -> tuple[bool, bool]:
         """Split a packet over windows. Returns whether any sample was new, and whether any came too late."""
         rate_hz = exact(stream.spec.rate_hz)
-        is_video = stream.spec.modality == VIDEO
+        is_picture = stream.spec.is_picture
         position = exact(packet.pts_s) * rate_hz
-        first = math.ceil(position - GRID_TOLERANCE) if is_video else round(position)
-        last = first + (1 if is_video else len(packet.data))
-        newest_s = packet.pts_s + 1 / stream.spec.rate_hz if is_video else float(last / rate_hz)
+        first = math.ceil(position - GRID_TOLERANCE) if is_picture else round(position)
+        last = first + (1 if is_picture else len(packet.data))
+        newest_s = packet.pts_s + 1 / stream.spec.rate_hz if is_picture else float(last / rate_hz)
         stream.newest_s = max(stream.newest_s, newest_s)
         fresh = late = False
         at = first
@@ -206,7 +205,7 @@ class Windower:
             window = math.floor(at / rate_hz / self._hop)
             start, stop = self._edges(window, rate_hz)
             until = min(stop, last)
-            piece = packet.data if is_video else packet.data[at - first : until - first]
+            piece = packet.data if is_picture else packet.data[at - first : until - first]
             new, too_late = self._enter_window(stream, window, at - start, piece, packet.pts_s, stop - start)
             fresh, late = fresh or new, late or too_late
             at = until
@@ -216,14 +215,14 @@ class Windower:
         self, stream: _Stream, window: int, at: int, piece: np.ndarray, pts_s: float, count: int
     ) -> tuple[bool, bool]:
         """Put a piece at cell `at` of a window of `count` cells. Returns (brought something new, came too late)."""
-        is_video = stream.spec.modality == VIDEO
+        is_picture = stream.spec.is_picture
         cells = stream.cells.get(window)
         if cells is None:
             if window < self._next:
                 return False, True
-            data = [None] * count if is_video else np.zeros((count, *piece.shape[1:]), np.float32)
+            data = [None] * count if is_picture else np.zeros((count, *piece.shape[1:]), np.float32)
             cells = stream.cells[window] = _Cells(np.full(count, np.nan), data)
-        return _enter_frame(cells, at, piece, pts_s) if is_video else _enter_samples(cells, at, piece, pts_s)
+        return _enter_frame(cells, at, piece, pts_s) if is_picture else _enter_samples(cells, at, piece, pts_s)
 
     # -- leaving ----------------------------------------------------------------------------------------------
 
@@ -245,32 +244,32 @@ class Windower:
         cells = stream.cells.get(window)
         if cells is None or not cells.present.all():
             return False
-        if stream.spec.modality != VIDEO:
+        if not stream.spec.is_picture:
             return True
         rate_hz = exact(stream.spec.rate_hz)
         start, stop = self._edges(window, rate_hz)
         return bool(np.all(cells.pts_s >= np.arange(start, stop) / stream.spec.rate_hz - 1e-6))
 
     def _is_closed(self, stream: _Stream, window: int) -> bool:
-        """Is the closing frame of a video window known? It is the next window's, and not waited for elsewhere."""
+        """Is the closing frame of a window of pictures known? It is the next window's, and not waited for elsewhere."""
         rate_hz = exact(stream.spec.rate_hz)
         whole = ((window + 1) * self._hop * rate_hz).denominator == 1
-        return stream.spec.modality != VIDEO or not whole or self._closing(stream, window) is not None
+        return not stream.spec.is_picture or not whole or self._closing(stream, window) is not None
 
     def _closing(self, stream: _Stream, window: int) -> np.ndarray | None:
-        """The frame on show at a video window's end: the first of the next window, once that is final."""
+        """The frame on show at the window's end: the first of the next window, once that is final."""
         cells = stream.cells.get(window + 1)
         rate_hz = exact(stream.spec.rate_hz)
         start, _ = self._edges(window + 1, rate_hz)
-        if stream.spec.modality != VIDEO or start / rate_hz != (window + 1) * self._hop:
-            return None  # not video, or the hop is no whole number of frames
+        if not stream.spec.is_picture or start / rate_hz != (window + 1) * self._hop:
+            return None  # no pictures, or the hop is no whole number of frames
         if cells is None or cells.data is None or not cells.pts_s[0] >= start / stream.spec.rate_hz - 1e-6:
             return None
         return cells.data[0]
 
     def _is_ready(self, window: int) -> bool:
         t1_s = float((window + 1) * self._hop)
-        frame_s = max((1 / s.spec.rate_hz for s in self._streams.values() if s.spec.modality == VIDEO), default=0.0)
+        frame_s = max((1 / s.spec.rate_hz for s in self._streams.values() if s.spec.is_picture), default=0.0)
         if self.newest_s - self._lateness_s >= t1_s + frame_s:  # the closing frame had its time too
             return True
         waited_for = [s for s in self._streams.values() if not (s.ended or s.idle)]
@@ -305,7 +304,7 @@ class Windower:
         present = np.flatnonzero(cells.present)
         low, high = int(present[0]), int(present[-1]) + 1
         data = cells.data[low:high]
-        if stream.spec.modality == VIDEO:
+        if stream.spec.is_picture:
             for i in range(1, len(data)):
                 data[i] = data[i - 1] if data[i] is None else data[i]
             data = np.stack(data)

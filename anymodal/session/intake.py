@@ -72,8 +72,7 @@ class Intake:
 
 
 def _wanted(spec: StreamSpec) -> str:
-    if spec.modality == "video":
-        size = f"({spec.size_px}, {spec.size_px}, 3)" if spec.size_px else "(H, W, 3)"
-        return f"uint8 frames {size} with finite times"
+    if spec.is_picture:
+        return f"{spec.frame.replace(' ', ' frames ', 1)} with finite times"
     shape = f"(T, {len(spec.axes)})" if spec.axes else "(T,)"
     return f"finite float32 {shape} at {spec.rate_hz:g} Hz with finite times"

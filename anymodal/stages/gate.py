@@ -4,9 +4,10 @@ A stream repeats an earlier window if nothing changes within this window, nothin
 alike. "Alike" leaves room for a codec's noise and for slow changes of the light, and is always judged against the window
 that was encoded, so that small steps do not add up unseen.
 
-| modality | compared | alike |
+| signal | compared | alike |
 |---|---|---|
-| video | means of grid x grid cells of every frame, the closing one too | no cell changes unlike all cells (their median) |
+| colour frames | means of grid x grid cells of each, the closing one too | no cell changes unlike all cells (their median) |
+| 16-bit frames | the same | no cell changes by more than `gray_share` of the range of all cells |
 | audio | levels of eight bands in eight parts of the window | none differs by more than `audio_db` above the floor |
 | sensors | mean and deviation of each axis in four parts | means within `sensor_sigmas`, deviations within a factor |
 
@@ -28,6 +29,7 @@ from anymodal.types import Signal, Tokens, Window
 BANDS, PARTS, SENSOR_PARTS = 8, 8, 4
 CELL_PX = 6  # at least: fewer pixels do not average out a codec's noise
 MOST_LIGHT = 3.0  # times video_levels: how far the light of a whole picture may have drifted
+COLOUR, LEVELS, AUDIO, SENSOR = "colour", "levels", "audio", "sensor"
 MOST_STREAMS = 4096  # remembered; of more, those that came longest ago are encoded again
 
 
@@ -71,9 +73,9 @@ class Gate:
         for stream, signal in window.signals.items():
             key = (session, stream)
             sketch = _sketch(signal, self.spec)
-            now = Encoded(window.index, signal.data.shape, sketch, self._still(signal.modality, sketch))
+            now = Encoded(window.index, signal.data.shape, sketch, self._still(_kind(signal), sketch))
             last = self._last.get(key)
-            if last is not None and self._repeats(signal.modality, last, now):
+            if last is not None and self._repeats(_kind(signal), last, now):
                 found[stream], repeats[stream] = last, last.index
             else:
                 self._last[key] = found[stream] = now
@@ -88,22 +90,23 @@ class Gate:
         for key in [key for key in self._last if key[0] == session]:
             del self._last[key]
 
-    def _repeats(self, modality: str, last: Encoded, now: Encoded) -> bool:
+    def _repeats(self, kind: str, last: Encoded, now: Encoded) -> bool:
         fresh = self.begins(now.index) <= last.index < now.index
         return (fresh and last.still and now.still and last.shape == now.shape
-                and _alike(modality, last.sketch[:1], now.sketch, self.spec))
+                and _alike(kind, last.sketch[:1], now.sketch, self.spec))
 
-    def _still(self, modality: str, sketch: np.ndarray) -> bool:
-        return _alike(modality, sketch[:1], sketch, self.spec)
+    def _still(self, kind: str, sketch: np.ndarray) -> bool:
+        return _alike(kind, sketch[:1], sketch, self.spec)
 
     def _settled(self, signal: Signal, sketch: np.ndarray) -> Signal:
-        """A video in which every frame that is like the one before is a copy of it, so that it is encoded once."""
-        if signal.modality != "video":
+        """Pictures in which every frame that is like the one before is a copy of it, so that it is encoded once."""
+        if not signal.is_picture:
             return signal
+        kind = _kind(signal)
         frames = list(signal.data) + ([] if signal.closing is None else [signal.closing])
         like = 0
         for i in range(1, len(frames)):
-            if _alike("video", sketch[like : like + 1], sketch[i : i + 1], self.spec):
+            if _alike(kind, sketch[like : like + 1], sketch[i : i + 1], self.spec):
                 frames[i] = frames[like]
             else:
                 like = i
@@ -113,24 +116,32 @@ class Gate:
 
 # --- sketches: what of a signal is compared --------------------------------------------------------------------------
 
+def _kind(signal: Signal) -> str:
+    """What a signal is, by its data: what a sense is called tells nothing of how it may be compared."""
+    if signal.is_picture:
+        return COLOUR if signal.data.dtype == np.uint8 else LEVELS
+    return AUDIO if signal.data.ndim == 1 else SENSOR
+
+
 def _sketch(signal: Signal, spec: GateSpec) -> np.ndarray:
     """(parts, ...) float32: one row for each frame, or for each part of the window."""
-    if signal.modality == "video":
+    if signal.is_picture:
         frames = signal.data if signal.closing is None else np.concatenate([signal.data, signal.closing[None]])
         return _cells(frames, spec.grid)
-    if signal.modality == "audio":
+    if _kind(signal) == AUDIO:
         return _band_levels_db(signal.data, spec.audio_floor_db)
     return _moments(signal.data)
 
 
 def _cells(frames: np.ndarray, grid: int) -> np.ndarray:
-    """uint8 (T, H, W, 3) -> mean of each cell, (T, grid, grid, 3)."""
-    count, height, width, _ = frames.shape
+    """Frames (T, H, W, C) -> mean of each cell, (T, grid, grid, C)."""
+    count, height, width, channels = frames.shape
     grid = max(1, min(grid, height // CELL_PX, width // CELL_PX))
     tall, wide = height // grid, width // grid
-    cut = frames[:, : tall * grid, : wide * grid].reshape(count, grid, tall, grid, wide * 3)
-    rows = cut.sum(2, dtype=np.uint32).reshape(count, grid, grid, wide, 3)
-    return rows.sum(3, dtype=np.uint32).astype(np.float32) / (tall * wide)
+    total = np.uint32 if frames.dtype == np.uint8 else np.uint64
+    cut = frames[:, : tall * grid, : wide * grid].reshape(count, grid, tall, grid, wide * channels)
+    rows = cut.sum(2, dtype=total).reshape(count, grid, grid, wide, channels)
+    return rows.sum(3, dtype=total).astype(np.float32) / (tall * wide)
 
 
 def _band_levels_db(samples: np.ndarray, floor_db: float) -> np.ndarray:
@@ -150,16 +161,19 @@ def _moments(rows: np.ndarray) -> np.ndarray:
     return np.stack([np.stack([p.mean(0), p.std(0)]) for p in parts])
 
 
-def _alike(modality: str, one: np.ndarray, others: np.ndarray, spec: GateSpec) -> bool:
+def _alike(kind: str, one: np.ndarray, others: np.ndarray, spec: GateSpec) -> bool:
     """Whether each row of `others` is like the one row of `one`."""
     if one.shape[1:] != others.shape[1:] or not (np.isfinite(one).all() and np.isfinite(others).all()):
         return False
-    if modality == "video":
+    if kind == LEVELS:
+        room = max(spec.gray_share * float(np.ptp(one)), 1.0)  # a level may be 1 mm or 10 mK: it has no size of its own
+        return bool((np.abs(others - one) <= room).all())
+    if kind == COLOUR:
         difference = others - one
         light = np.median(difference, axis=(1, 2), keepdims=True)
         return bool((np.abs(difference - light) <= spec.video_levels).all()
                     and (np.abs(light) <= MOST_LIGHT * spec.video_levels).all())
-    if modality == "audio":
+    if kind == AUDIO:
         return bool((np.abs(others - one) <= spec.audio_db).all())
     (mean,), (noise,) = one[:, 0], one[:, 1]
     tiny = 1e-3 * (1 + np.abs(mean))

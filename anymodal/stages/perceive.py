@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from anymodal.stages.gate import Gate, Gated
-from anymodal.stages.items import VIDEO, Percept
+from anymodal.stages.items import Percept
 from anymodal.types import Tokens, Window
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ BATCH = 4  # windows; on a CPU larger ones are no faster
 
 @dataclass(slots=True)
 class Skipped:
-    """What a gate has seen and what it let pass: windows of single streams, and video frames with the closing ones."""
+    """What a gate has seen and what it let pass: windows of single streams, and frames with the closing ones."""
 
     streams: int = 0
     streams_skipped: int = 0
@@ -100,7 +100,7 @@ class Perceive:
         self.skipped.streams += len(gated.encoded)
         self.skipped.streams_skipped += len(gated.repeats)
         for name, signal in window.signals.items():
-            if signal.modality == VIDEO and name in gated.encoded:
+            if signal.is_picture and name in gated.encoded:
                 count = len(signal.data) + (signal.closing is not None)
                 self.skipped.frames += count
                 left = gated.window.signals.get(name)
