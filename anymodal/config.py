@@ -99,6 +99,7 @@ class GateSpec(_Strict):
 
     grid: int = Field(16, gt=0)  # a picture is compared as grid x grid cells,
     video_levels: float = Field(10.0, gt=0)  # whose mean may differ by so much, of 255, beside a change of all the light
+    gray_share: float = Field(0.04, gt=0, lt=1)  # and of 16-bit levels by this share of the picture's own range,
     audio_db: float = Field(6.0, gt=0)  # what the level of a band may differ by,
     audio_floor_db: float = -60.0  # where it is louder than this, of full scale
     sensor_sigmas: float = Field(4.0, gt=0)  # what the mean of a sensor may differ by, of its own noise,
