@@ -125,7 +125,7 @@ class ClipTower(VisionTower):
     def _last_norm(self, state: Tensor) -> Tensor:
         return self.vision_model.post_layernorm(state)
 
-    def _pool(self, state: Tensor) -> Tensor:
+    def _pool(self, state: Tensor, real: Tensor | None) -> Tensor:
         return self.vision_model.post_layernorm(state[:, 0])
 
     def _project(self, pooled: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ are never computed. Shapes: B frames, L tokens of the tower, P features chosen o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -61,8 +61,7 @@ class VisionTower(nn.Module):
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
         self.config = config
-        self.rule = PictureRule.from_config(config.preprocessor, pad_square=config.pad_square) \
-            if config.preprocessor else None
+        self.rule = self._rule() if config.preprocessor else None
 
     @classmethod
     def from_pretrained_config(cls, config: Mapping[str, Any], **options: Any) -> VisionTower:
@@ -80,26 +79,37 @@ class VisionTower(nn.Module):
         whole = config.joint or config.select == "pooled"
         blocks = list(self._blocks())
         wanted = len(blocks) if config.layer is None else hidden_index(config.layer, len(blocks))
-        state = self._embed(pixels.to(next(self.parameters()).dtype))
+        pixels = pixels.to(next(self.parameters()).dtype)
+        state, real = self._embed(pixels), self._real(pixels)
         chosen = state if wanted == 0 else None
         for done, block in enumerate(blocks if whole else blocks[:wanted], start=1):
-            state = self._run(block, state)
+            state = self._run(block, state, real)
             chosen = state if done == wanted else chosen
-        norm = config.norm if config.norm is not None else config.layer is None and self.own_norm
-        pooled = self._pool(state) if whole else None
-        features = pooled[:, None] if config.select == "pooled" else self._select(self._last_norm(chosen) if norm
-                                                                                  else chosen)
+        pooled = self._pool(state, real) if whole else None
+        features = pooled[:, None] if config.select == "pooled" else self._select(chosen, real)
         return features, nn.functional.normalize(self._project(pooled).float(), dim=-1) if config.joint else None
 
-    def _select(self, state: Tensor) -> Tensor:
-        first = self.extra_tokens
-        if self.config.select == "cls_patch":
-            return state
-        return state[:, :1] if self.config.select == "cls" else state[:, first:]
+    def _select(self, state: Tensor, real: Tensor | None) -> Tensor:
+        """The tokens asked for, of the hidden state asked for. Those that only fill up a batch become zero."""
+        config = self.config
+        if config.norm if config.norm is not None else config.layer is None and self.own_norm:
+            state = self._last_norm(state)
+        if real is not None:
+            state = (state * real[..., None].to(state.dtype))[:, : int(real.sum(1).max())]
+        if config.select == "patch":
+            return state[:, self.extra_tokens :]
+        return state if config.select == "cls_patch" else state[:, :1]
 
-    def _run(self, block: nn.Module, state: Tensor) -> Tensor:
-        out = block(state, attention_mask=None)
-        return out[0] if isinstance(out, tuple) else out
+    def _real(self, pixels: Tensor) -> Tensor | None:
+        """Which tokens are real, bool (B, L); None where all are."""
+        return None
+
+    def _run(self, block: nn.Module, state: Tensor, real: Tensor | None) -> Tensor:
+        mask = None
+        if real is not None:
+            mask = state.new_zeros(real.shape).masked_fill(~real, torch.finfo(state.dtype).min)[:, None, None]
+            mask = mask.expand(-1, -1, state.shape[1], -1)
+        return block(state, attention_mask=mask)
 
     def _finish(self) -> None:
         """To be called last by a family's constructor: what the options ask must be there."""
@@ -111,6 +121,9 @@ class VisionTower(nn.Module):
             for block in self._blocks():
                 block.compile(dynamic=True)
 
+    def _rule(self) -> Callable[..., Any]:
+        return PictureRule.from_config(self.config.preprocessor, pad_square=self.config.pad_square)
+
     def _embed(self, pixels: Tensor) -> Tensor:
         raise NotImplementedError
 
@@ -120,7 +133,7 @@ class VisionTower(nn.Module):
     def _last_norm(self, state: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _pool(self, state: Tensor) -> Tensor:
+    def _pool(self, state: Tensor, real: Tensor | None) -> Tensor:
         """The last block's output (B, L, D) -> (B, D), as the model pools it."""
         raise NotImplementedError
 
