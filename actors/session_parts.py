@@ -159,7 +159,7 @@ class Parts:
         self.spec, path = load_spec(bundle)
         self.runtime = read_runtime(self.spec)
         self._start(bundle)
-        self.perception = RemotePerception(self)
+        self.shared_perception = RemotePerception(self)
         tokenizer = TextTokenizer(path.parent / (self.spec.weights or self.spec.name) / "tokenizer.json")
         self.mind = RemoteMind(self, tokenizer)
 
@@ -297,6 +297,7 @@ class RemotePerception:
 
     def __init__(self, parts: Parts) -> None:
         self.spec, self._parts = parts.spec, parts
+        self.waiting = 0  # here: the actor makes the batches
 
     def encode_many(self, items: Sequence[tuple[str, Window]], *, rows: int | None = None,
                     once: bool = False) -> list[list[Tokens]]:

@@ -72,15 +72,15 @@ class Sessions:
 
     def open(self, name: str, media: str | Path | None = None, *, sidecars: Mapping[str, str | Path] | None = None,
              live: bool = False, streams: Mapping[str, str] | None = None,
-             idle_timeout_s: float | None = None, gate: bool = False) -> RemoteSession:
+             idle_timeout_s: float | None = None, stale_s: float | None = None, gate: bool = False) -> RemoteSession:
         """Begin a session, or go on with that of this name. media: watched from now on; without it push packets.
 
-        live, streams, idle_timeout_s, gate: of a session that is not running yet, as of `Agent.open`.
+        live, streams, idle_timeout_s, stale_s, gate: of a session that is not running yet, as of `Agent.open`.
         """
         place = None if media is None else str(media) if "://" in str(media) else str(Path(media).absolute())
         tables = {kind: str(Path(path).absolute()) for kind, path in (sidecars or {}).items()}
         options = {"live": live, "streams": streams and dict(streams), "idle_timeout_s": idle_timeout_s,
-                   "gate": gate or None}
+                   "stale_s": stale_s, "gate": gate or None}
         self.call("open", name, place, tables, options)
         return RemoteSession(self, name)
 

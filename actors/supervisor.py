@@ -96,7 +96,8 @@ class ActorSession(Session):
 
     def _lost(self) -> None:
         """The mind's state is gone, and it may not have judged the last window."""
-        self._state, self._judged = None, False
+        self._state.lose()
+        self._judged = False
 
     def _answer(self, asking: Any) -> Iterator[Delta | Answer]:
         if asking.at_s is None:
@@ -178,7 +179,7 @@ class Supervisor:
     def open(self, name: str, media: str | None, sidecars: Mapping[str, str], options: Mapping[str, Any]) -> None:
         """Begin a session, or go on with the one of this name. May be called twice. Raises MediaError, LogError.
 
-        options: `live`, `streams`, `idle_timeout_s`, `gate`, as of `Agent.open`; None is the default.
+        options: `live`, `streams`, `idle_timeout_s`, `stale_s`, `gate`, as of `Agent.open`; None is the default.
         """
         if not name or Path(name).name != name or name.startswith("."):
             raise SessionError(f"{name!r} is no name for a session", fix="letters, digits, - and _")
@@ -208,6 +209,9 @@ class Supervisor:
 
     def be_patient(self, name: str) -> None:
         self._find(name).be_patient()
+
+    def missing(self, name: str, source: str, reason: str, start_s: float, end_s: float) -> None:
+        self._find(name).missing(source, reason, start_s, end_s)
 
     def flush(self, name: str) -> None:
         self._find(name).flush()

@@ -93,20 +93,20 @@ class Agent:
     def open(self, media: str | Path | None = None, *, log: str | Path | None = None,
              sidecars: Mapping[str, str | Path] | None = None, streams: Mapping[str, str] | None = None,
              live: bool = False, gate: bool = False, idle_timeout_s: float = math.inf,
-             retention: Retention | None = None) -> Session:
+             stale_s: float | None = None, retention: Retention | None = None) -> Session:
         """Begin a session: it watches as long as it is open and answers meanwhile. Close it, or use it in a `with`.
 
         media: watched from now on, if given; otherwise `feed` or `push`. log: where the session is kept, a new file;
         None keeps it only as long as it is open. streams: name -> modality of what will be pushed, such as
         {"left": "video", "right": "video"}; None is one of each modality. live: windows that come faster than they are
-        seen are shed, not waited for. gate: streams that have not changed are not encoded again.
-        idle_timeout_s: a stream silent for so long is not waited for. retention: what
-        the log may drop of its past.
+        seen are shed, not waited for: those more than stale_s behind (None is four windows). gate: streams that have not
+        changed are not encoded again. idle_timeout_s: a stream silent for so long is not waited for. retention: what the
+        log may drop of its past.
         """
         from anymodal.session.local import new_session
 
         session = new_session(self.bundle, log, retention=retention, streams=streams, live=live,
-                              gate=gate, idle_timeout_s=idle_timeout_s)
+                              gate=gate, idle_timeout_s=idle_timeout_s, stale_s=stale_s)
         if media is not None:
             try:
                 session.feed(media, sidecars=sidecars)
@@ -117,7 +117,7 @@ class Agent:
 
     def reopen(self, log: str | Path, *, write: bool = True, streams: Mapping[str, str] | None = None,
                live: bool = False, gate: bool = False, idle_timeout_s: float = math.inf,
-               retention: Retention | None = None) -> Session:
+               stale_s: float | None = None, retention: Retention | None = None) -> Session:
         """Go on with a session from its log; `feed()` goes on with the file it was watching.
 
         From now on no one else's writes are taken. write=False only asks, beside whoever is writing.
@@ -125,7 +125,7 @@ class Agent:
         from anymodal.session.local import old_session
 
         return old_session(self.bundle, log, write=write, retention=retention, streams=streams, live=live, gate=gate,
-                           idle_timeout_s=idle_timeout_s)
+                           idle_timeout_s=idle_timeout_s, stale_s=stale_s)
 
     def _run(self, clip: Clip, texts: Sequence[str]) -> Iterator[Piece]:
         think, perceive = self.think, Perceive(self.perception)

@@ -4,6 +4,7 @@
                                                              perception.safetensors  joint_text.safetensors
                                                              language.safetensors
 
+A published model's bundle has a `checkpoint` instead of such a folder: `anymodal.published` fills its parts from there.
 Each process loads only the parts it hosts.
 """
 
@@ -20,11 +21,17 @@ from torch import nn
 
 from anymodal.config import BundleSpec, build_part, load_spec
 from anymodal.errors import ConfigError, WeightsError
+from anymodal.language.layout import Layout, make_layout
 from anymodal.language.mind import Calibration, Mind
 from anymodal.language.tokenizer import TextTokenizer
+from anymodal.models import weights_folder
 from anymodal.perception import Perception
+from anymodal.published import Published
+from anymodal.stages.together import Together
+from anymodal.threads import usable_cores
 
 MEANING = ("window_s", "modalities", "language", "joint_text", "prompt", "dtype")  # keys that decide what tokens mean
+WEIGHTS = (".json", ".safetensors", ".bin", ".pth", ".pt")
 RECORDS = ("stages", "calibration")  # files beside the weights that do not
 PIECES, PIECE = 64, 4096  # how much of a weights file its digest reads, in bytes
 
@@ -39,18 +46,33 @@ class Bundle:
     dtype: torch.dtype = torch.float32
 
     @cached_property
+    def published(self) -> Published | None:
+        """What fills the parts of a published model."""
+        return None if self.spec.checkpoint is None else Published(self.spec, self.folder, self.device, self.dtype)
+
+    @cached_property
     def perception(self) -> Perception:
+        if self.published is not None:
+            return self.published.perception()
         options = self.spec.language.options
         width = options.get("width") or build_part(self.spec.language, self.spec.trust).width
         return self._fill("perception", Perception(self.spec, width))
 
     @cached_property
+    def shared_perception(self) -> Together:
+        """The same for the sessions of this process, whose windows share its batches; as many at once as there are cores
+        for."""
+        return Together(self.perception, lanes=max(1, usable_cores() // torch.get_num_threads()))
+
+    @cached_property
     def mind(self) -> Mind:
+        if self.published is not None:
+            return Mind(self.spec, self.published.language(), self.layout)
         lm = build_part(self.spec.language, self.spec.trust)
         self._fill("language", lm.model, tied=("lm_head.weight",))
         calibration = self.folder / "calibration.json"
         values = json.loads(calibration.read_text()) if calibration.is_file() else {}
-        return Mind(self.spec, lm, self.tokenizer, Calibration(**values))
+        return Mind(self.spec, lm, self.layout, Calibration(**values))
 
     @cached_property
     def identity(self) -> str:
@@ -60,7 +82,9 @@ class Bundle:
         """
         parts = self.spec.model_dump(mode="json", include=set(MEANING))
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-        for path in sorted(p for p in self.folder.glob("*") if p.suffix in (".json", ".safetensors")):
+        for path in sorted(self.folder.glob("*") if self.published is None else self.published.files()):
+            if path.suffix not in WEIGHTS:
+                continue
             if path.stem in RECORDS:
                 continue
             size = path.stat().st_size
@@ -83,8 +107,13 @@ class Bundle:
         return torch.inference_mode()(TextSide(self._fill("joint_text", tower), self.tokenizer))
 
     @cached_property
+    def layout(self) -> Layout:
+        """How a prompt looks."""
+        return make_layout(self.spec, self.folder)
+
+    @property
     def tokenizer(self) -> TextTokenizer:
-        return TextTokenizer(self.folder / "tokenizer.json")
+        return self.layout.tokenizer
 
     def _fill(self, name: str, module: nn.Module, tied: tuple[str, ...] = ()) -> nn.Module:
         """Load weights into a part. Raises WeightsError naming the first tensor that does not fit."""
@@ -125,4 +154,4 @@ def load_bundle(name: str | Path, *, device: str = "cpu", dtype: str = "float32"
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype):
         raise ConfigError(f"unknown dtype {dtype!r}", fix="float32 or bfloat16")
-    return Bundle(spec, path.parent / (spec.weights or spec.name), device, kind)
+    return Bundle(spec, weights_folder(spec, path), device, kind)

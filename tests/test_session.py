@@ -21,7 +21,7 @@ from anymodal.session.feeder import MOST_WAITING, Feeder
 from anymodal.session.log import Retention, Turn
 from anymodal.session.sqlite_log import SqliteLog, forget
 from anymodal.session.turns import Turns
-from anymodal.testing import FakeClock, gradient_frame, make_video, synthetic_packets
+from anymodal.testing import FakeClock, gradient_frame, make_video, slowed, synthetic_packets
 from anymodal.testing_bundle import random_bundle
 from anymodal.types import Answer, Delta, Packet
 
@@ -633,28 +633,83 @@ def test_a_silent_live_stream_is_not_waited_for(agent):
         assert not session.log.gaps(1)
 
 
-def test_a_busy_live_session_sheds_the_oldest(agent, monkeypatch):
-    with agent.open(live=True, streams={"video": "video"}) as session:
-        go = threading.Event()
-        taken = session._take
+class Held:
+    """Lets one batch after another wait for the test's word."""
 
-        def slow(batch) -> None:
-            assert go.wait(LONG_S)
-            taken(batch)
+    def __init__(self):
+        self.begun, self.go = threading.Event(), threading.Event()
 
-        monkeypatch.setattr(session, "_take", slow)
+    def wait(self):
+        self.begun.set()
+        assert self.go.wait(LONG_S)
+
+
+def test_a_busy_live_session_sheds_the_oldest(agent):
+    held = Held()
+    with slowed(agent, held.wait).open(live=True, streams={"video": "video"}) as session:
+        session._clock = FakeClock()  # nothing gets stale
         for i in range(4 * 40 + 1):
             session.push(Packet("video", "video", i / 4, gradient_frame(32, i), 4))
+            assert i != 4 or held.begun.wait(LONG_S)  # the first window is being seen
         busy = session.ask(QUESTION)
         assert busy.last_window == -1 and busy.stale_s == 40.25
-        go.set()
+        held.go.set()
         session.flush()
         gaps = [p.index for p in session.log.windows() if p.gap]
-        assert gaps and gaps == list(range(gaps[0], gaps[-1] + 1)) and session.windows in (40, 41)
-        assert session.windows - len(gaps) >= MOST_WAITING
+        assert gaps == list(range(1, gaps[-1] + 1)) and session.windows in (40, 41)
+        assert MOST_WAITING <= session.windows - 1 - len(gaps) <= MOST_WAITING + 1
         assert all("shed" in p.gap and p.dropped == 4 for p in session.log.windows(gaps[0], gaps[-1]))
         answer = session.ask(QUESTION)
         assert answer.windows_missing == len(gaps) and answer.frames_dropped == 4 * len(gaps)
+
+
+def test_a_live_session_gives_up_what_has_waited_too_long(agent):
+    """Windows that waited for longer than stale_s, while more came: the newest are seen, and all are counted."""
+    held, clock = Held(), FakeClock()
+    with slowed(agent, held.wait).open(live=True, streams={"video": "video"}, stale_s=3.0) as session:
+        session._clock = clock
+        for i in range(4 * 9 + 1):
+            session.push(Packet("video", "video", i / 4, gradient_frame(32, i), 4))
+            assert i != 4 or held.begun.wait(LONG_S)
+            clock.advance(0.25)
+        held.go.set()
+        answer = session.ask(QUESTION, at_s=9.0, wait_s=LONG_S)
+        assert [p.index for p in session.log.windows() if p.gap] == [1, 2, 3, 4]
+        assert (answer.frames_dropped, answer.windows_missing, answer.frames_seen) == (16, 4, 20)
+
+
+def test_what_comes_late_all_at_once_is_not_stale(agent):
+    """A client that was away sends what it has kept: it is behind, and none of it has waited here."""
+    held = Held()
+    with slowed(agent, held.wait).open(live=True, streams={"video": "video"}, stale_s=0.5) as session:
+        clock = session._clock = FakeClock()
+        for i in range(4 * 12 + 1):
+            session.push(Packet("video", "video", i / 4, gradient_frame(32, i), 4))
+        clock.advance(0.4)
+        held.go.set()
+        session.flush()
+        assert not session.log.gaps(12) and session.windows >= 12
+
+
+@pytest.mark.parametrize("stale_s", [0.0, -1.0, float("nan")])
+def test_a_budget_that_is_none(agent, stale_s):
+    with pytest.raises(ConfigError, match="stale_s"):
+        agent.open(live=True, stale_s=stale_s)
+
+
+def test_a_gap_says_why_nothing_came(agent, log):
+    """The reasons of those sources that were away then; they are in the log."""
+    with agent.open(log=log, live=True, streams={"video": "video"}) as session:
+        session.missing("front", "connection refused", 1.0)
+        session.missing("front", "connection refused", 1.0, 3.0)  # it came back
+        session.missing("yard", "it ended", 2.5)
+        for i in (*range(5), *range(5 * 4, 5 * 4 + 5)):
+            session.push(Packet("video", "video", i / 4, gradient_frame(32, i), 4))
+        session.flush()
+        assert [p.gap for p in session.log.windows(2, 4)] == [
+            "front: connection refused; yard: it ended", "yard: it ended", "yard: it ended"]
+    with SqliteLog.read(log) as stored:
+        assert next(stored.windows(2)).gap.startswith("front: connection refused")
 
 
 def test_a_disk_that_fills_up_loses_nothing(agent, log):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,12 @@ from anymodal.stages.items import Clip, Closing, Opening, Percept, Question
 from anymodal.stages.perceive import Perceive
 from anymodal.stages.source import Source
 from anymodal.stages.think import Think, time_first_tokens
+from anymodal.stages.together import Together
 from anymodal.testing import gradient_frame, make_video, run_stage
 from anymodal.testing_bundle import random_bundle
 from anymodal.types import Answer, Delta, Signal, Window
+
+LONG_S = 300.0  # a wait that only a broken test comes to the end of
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +169,68 @@ def test_stages_import_no_more_than_they_need():
 
     code = "import sys, anymodal.stages.source, anymodal.stages.think; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, timeout=300).returncode == 0
+
+
+# -- perception that sessions share -----------------------------------------------------------------------------
+
+
+class Noting:
+    """A perception that notes its batches, holds the first until it is told, and fails on window 13."""
+
+    def __init__(self, perception):
+        self.spec, self.perception, self.batches = perception.spec, perception, []
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def encode_many(self, items, **given):
+        self.batches.append([window.index for _, window in items])
+        self.begun.set()
+        assert self.go.wait(LONG_S)
+        if any(w.index == 13 for _, w in items):
+            raise RuntimeFault("window 13")
+        return self.perception.encode_many(items, **given)
+
+
+def test_sessions_share_batches_and_their_tokens_are_as_alone(bundle):
+    alone = {i: Perceive(bundle.perception).encode([("s", window(i))])[0] for i in range(6)}
+    noting, found = Noting(bundle.perception), {}
+    shared = Together(noting)
+
+    def see(index: int) -> None:
+        found.update({p.index: p for p in Perceive(shared).encode([(f"s{index}", window(index))])})
+
+    threads = [threading.Thread(target=see, args=(i,)) for i in range(6)]
+    threads[0].start()
+    assert noting.begun.wait(LONG_S)
+    for number, thread in enumerate(threads[1:], 1):
+        thread.start()
+        while shared.waiting < number:
+            time.sleep(0.001)
+    noting.go.set()
+    for thread in threads:
+        thread.join(LONG_S)
+    assert noting.batches == [[0], [1, 2, 3, 4], [5]]
+    assert all(same_tokens(found[i], alone[i]) and found[i].tokens[0].session == f"s{i}" for i in range(6))
+
+
+def test_a_window_that_cannot_be_encoded_spoils_no_other(bundle):
+    noting, found, wrong = Noting(bundle.perception), {}, []
+    shared = Together(noting)
+
+    def see(index: int) -> None:
+        try:
+            found.update({p.index: p for p in Perceive(shared).encode([("s", window(index))])})
+        except RuntimeFault as error:
+            wrong.append((index, str(error)))
+
+    threads = [threading.Thread(target=see, args=(i,)) for i in (0, 13, 2)]
+    threads[0].start()
+    assert noting.begun.wait(LONG_S)
+    for number, thread in enumerate(threads[1:], 1):
+        thread.start()
+        while shared.waiting < number:
+            time.sleep(0.001)
+    noting.go.set()
+    for thread in threads:
+        thread.join(LONG_S)
+    assert wrong == [(13, "window 13")] and sorted(found) == [0, 2]
+    assert Perceive(shared).encode([("s", window(3))])[0].tokens  # its lane is free again

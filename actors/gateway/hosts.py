@@ -6,6 +6,7 @@ gateway finds them. `Asking` is an answer on its way: iterate it in one thread, 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from anymodal.agent import load
+from anymodal.agent import Agent, load
 from anymodal.config import BundleSpec
 from anymodal.errors import AnymodalError, SessionError
 from anymodal.language.tokenizer import TextTokenizer
@@ -73,6 +74,9 @@ class HostSession(Protocol):
     def be_patient(self) -> None:
         """A window is kept open while all streams are silent: who pushes may be away, and bring the rest later."""
 
+    def missing(self, source: str, reason: str, start_s: float, end_s: float = math.inf) -> None:
+        """Nothing comes of a source in this span of media time, and why."""
+
     def flush(self) -> None:
         """Nothing more comes for now: all that was pushed is seen, a window cut short too."""
 
@@ -110,11 +114,12 @@ class Host(Protocol):
         """Process ids by role, once all parts work. Raises what keeps them from it."""
 
     def open(self, name: str, *, streams: Mapping[str, str] | None = None, live: bool = True,
-             idle_timeout_s: float | None = None) -> HostSession:
+             idle_timeout_s: float | None = None, stale_s: float | None = None) -> HostSession:
         """Begin a session, or go on with the one of this name: its streams have to be given again.
 
         streams: name -> modality of what will be pushed; None is one of each modality. live: what comes faster than it
-        is seen is shed. idle_timeout_s: a stream silent for so long is not waited for; None waits.
+        is seen is shed, once it is more than `stale_s` behind (None: four windows). idle_timeout_s: a stream silent for
+        so long is not waited for; None waits.
         """
 
     def known(self, name: str) -> bool:
@@ -140,8 +145,10 @@ def check_name(name: str) -> str:
 
 
 class LocalHost:
-    def __init__(self, bundle: str | Path = "tiny", *, folder: Path, threads: int | None = None) -> None:
-        self._agent = load(bundle, threads=threads)
+    """`bundle`: a name or a YAML's path, or an Agent that is loaded already."""
+
+    def __init__(self, bundle: str | Path | Agent = "tiny", *, folder: Path, threads: int | None = None) -> None:
+        self._agent = bundle if isinstance(bundle, Agent) else load(bundle, threads=threads)
         self.spec, self.tokenizer = self._agent.spec, self._agent.bundle.tokenizer
         self.name = self.spec.name
         self._folder = folder
@@ -154,9 +161,9 @@ class LocalHost:
         return {"gateway": os.getpid()}
 
     def open(self, name: str, *, streams: Mapping[str, str] | None = None, live: bool = True,
-             idle_timeout_s: float | None = None) -> LocalSession:
+             idle_timeout_s: float | None = None, stale_s: float | None = None) -> LocalSession:
         path = self._path(name)
-        options = {"streams": streams, "live": live,
+        options = {"streams": streams, "live": live, "stale_s": stale_s,
                    "idle_timeout_s": float("inf") if idle_timeout_s is None else idle_timeout_s}
         with self._lock:
             if name not in self._open:
@@ -194,7 +201,7 @@ class LocalSession:
         self._host, self._session = host, session
         self.flush, self.wait, self.be_patient = session.flush, session.wait, session.be_patient
         self.stream, self.search, self.events = session.stream, session.search, session.events
-        self.tell, self.seen = session.tell, session.seen
+        self.tell, self.seen, self.missing = session.tell, session.seen, session.missing
 
     @property
     def windows(self) -> int:
@@ -244,8 +251,8 @@ class ActorHost:
         return self._sessions.ready()
 
     def open(self, name: str, *, streams: Mapping[str, str] | None = None, live: bool = True,
-             idle_timeout_s: float | None = None) -> ActorHostSession:
-        self._sessions.open(check_name(name), live=live, streams=streams, idle_timeout_s=idle_timeout_s)
+             idle_timeout_s: float | None = None, stale_s: float | None = None) -> ActorHostSession:
+        self._sessions.open(check_name(name), live=live, streams=streams, idle_timeout_s=idle_timeout_s, stale_s=stale_s)
         return ActorHostSession(self._sessions, name)
 
     def known(self, name: str) -> bool:
@@ -281,6 +288,9 @@ class ActorHostSession:
 
     def be_patient(self) -> None:
         self._sessions.call("be_patient", self.name)
+
+    def missing(self, source: str, reason: str, start_s: float, end_s: float = math.inf) -> None:
+        self._sessions.call("missing", self.name, source, reason, start_s, end_s)
 
     def tell(self, question: str, answer: str, *, dialogue: str) -> None:
         self._sessions.call_once("tell", self.name, question, answer, dialogue)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
-from anymodal.errors import AnymodalError, BusyError
+from anymodal.errors import AnymodalError, BusyError, SessionError
 from anymodal.media.spec import exact
+from anymodal.session.log import Feed, SessionLog
 from anymodal.stages.items import VIDEO
 from anymodal.types import Window
 
 Arrived = tuple[Window, str]  # a window, and why it has nothing, or ""
 MOST_WAITING = 16  # windows in an inbox
+SHED = "shed: the session was too busy"
 TICK_S = 0.2  # how often silent streams are looked at
 PUSH_TIMEOUT_S = 60.0  # how long a push waits for room
 STOP_TIMEOUT_S = 60.0  # how long a thread may take to finish the windows in its hands
@@ -60,11 +65,17 @@ class Feeder:
 
 class Inbox:
     """Windows that wait for the session. A full one makes a push wait; of a live source it sheds the oldest instead,
-    which become gaps."""
+    which become gaps: those beyond MOST_WAITING, and those that are stale when their turn comes.
 
-    def __init__(self, *, live: bool) -> None:
-        self._live = live
+    stale_s: a window is stale once it has waited for longer, and media as much newer have come. What a client sends at
+    once after an outage has not waited; what waits for a slow session, while no more of it comes, is not behind.
+    """
+
+    def __init__(self, *, live: bool, stale_s: float = math.inf, clock: Callable[[], float] = time.monotonic) -> None:
+        self._live, self._stale_s, self._clock = live, stale_s, clock
         self._waiting: deque[Arrived] = deque()
+        self._since_s: deque[float] = deque()  # when each of them came, by the clock
+        self._newest_s = 0.0  # media time
         self._news = threading.Condition()
         self._closed = False
 
@@ -81,16 +92,19 @@ class Inbox:
         with self._news:
             for window in windows:
                 self._waiting.append((window, ""))
-                self._shed()
+                self._since_s.append(self._clock())
+                self._newest_s = window.t1_s
+                if self._live:
+                    self._shed_oldest()
             self._news.notify_all()
 
-    def batches(self, size: int, tick: Callable[[], None] = lambda: None) -> Iterator[list[Arrived]]:
-        """At most `size` windows at a time, as they come, until it is closed and empty."""
+    def batches(self, size: Callable[[], int], tick: Callable[[], None] = lambda: None) -> Iterator[list[Arrived]]:
+        """At most `size()` windows at a time, as they come, until it is closed and empty."""
         try:
             while True:
                 with self._news:
                     self._news.wait_for(lambda: self._closed or self._waiting, TICK_S)
-                    batch = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
+                    batch = [self._next() for _ in range(min(size(), len(self._waiting)))]
                     ended = self._closed and not batch
                     self._news.notify_all()
                 if ended:
@@ -108,13 +122,44 @@ class Inbox:
             self._closed = True
             self._news.notify_all()
 
-    def _shed(self) -> None:
+    def _next(self) -> Arrived:
+        (window, gap), waited_s = self._waiting.popleft(), self._clock() - self._since_s.popleft()
+        is_stale = min(waited_s, self._newest_s - window.t1_s) > self._stale_s
+        return shed(window) if self._live and is_stale and not gap else (window, gap)
+
+    def _shed_oldest(self) -> None:
         fresh = [i for i, (window, gap) in enumerate(self._waiting) if window.signals and not gap]
-        if self._live and len(fresh) > MOST_WAITING:
-            window, _ = self._waiting[fresh[0]]
-            lost = {name: len(s.data) for name, s in window.signals.items() if s.modality == VIDEO}
-            dropped = {name: window.dropped.get(name, 0) + lost.get(name, 0) for name in {*window.dropped, *lost}}
-            self._waiting[fresh[0]] = (replace(window, signals={}, dropped=dropped), "shed: the session was too busy")
+        if len(fresh) > MOST_WAITING:
+            self._waiting[fresh[0]] = shed(self._waiting[fresh[0]][0])
+
+
+def shed(window: Window) -> Arrived:
+    """A window that is given up: a gap that counts what was in it, frames of video and one for any other stream."""
+    if not window.signals:
+        return window, ""
+    lost = {name: len(s.data) if s.modality == VIDEO else 1 for name, s in window.signals.items()}
+    dropped = {name: window.dropped.get(name, 0) + lost.get(name, 0) for name in {*window.dropped, *lost}}
+    return replace(window, signals={}, dropped=dropped), SHED
+
+
+def feed_of(log: SessionLog, media: str | Path | None, sidecars: Mapping[str, str | Path]) -> tuple[Feed, bool]:
+    """What a log says of feeding this media and True, or a new feed, behind all windows, and False.
+
+    Raises SessionError for no media where the log names none.
+    """
+    noted, windows = list(log.entries(Feed)), log.last_window() + 1
+    feeds = [(place, feed) for place, feed in enumerate(noted) if feed.media]
+    if media is None and not feeds:
+        raise SessionError("the log names nothing to go on with", fix="feed a file, or push packets")
+    name = feeds[-1][1].media if media is None else str(media) if "://" in str(media) else str(Path(media).absolute())
+    for place, feed in reversed(feeds):
+        if feed.media == name and (feed.done or place == feeds[-1][0]):
+            if feed.done or place == len(noted) - 1:
+                return feed, True
+            read = noted[place + 1].first_window - feed.first_window  # then packets were pushed
+            return Feed(log.last_window(), name, windows - read, feed.sidecars), False
+    tables = {kind: str(Path(path).absolute()) for kind, path in sidecars.items()}
+    return Feed(log.last_window(), name, windows, tables), False
 
 
 def in_batches(windows: Iterable[Window], size: int, first_window: int, window_s: float) -> Iterator[list[Arrived]]:

@@ -20,16 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anymodal.config import LABEL_TOKENS, BundleSpec
-from anymodal.errors import LogFullError, QuestionError, RuntimeFault, SessionError
+from anymodal.errors import ConfigError, LogFullError, QuestionError, RuntimeFault, SessionError
 from anymodal.media import read_windows
 from anymodal.memory import Compaction
 from anymodal.session.asking import Asking
-from anymodal.session.feeder import Arrived, Feeder, Inbox, in_batches
+from anymodal.session.feeder import Arrived, Feeder, Inbox, feed_of, in_batches
 from anymodal.session.intake import Intake, session_streams
 from anymodal.session.log import Feed, RuleEvent, SessionLog, Turn
 from anymodal.session.news import News, Seen
+from anymodal.session.outages import Outages
 from anymodal.session.recall import AT_ONCE, Hit, Recall
 from anymodal.session.rules import Rules, events
+from anymodal.session.state import LiveState
 from anymodal.session.turns import Turns
 from anymodal.stages.perceive import BATCH, Perceive
 from anymodal.types import Answer, Delta, Packet
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 TOLERANCE_S = 1e-6
 STALL_S = 600.0  # `wait` gives up after so long without a window
-FAR_BEHIND = 64  # windows; a state that is further behind the log is rebuilt
+STALE_WINDOWS = 4  # that a live session may be behind, unless it is told otherwise
 MOST_TURNS = 16  # of a dialogue; the mind reads as many of them as fit its own budget
 
 log = logging.getLogger("anymodal")
@@ -56,23 +58,28 @@ class Session:
     _read = staticmethod(read_windows)  # of fed media
 
     def __init__(self, bundle: Bundle, session_log: SessionLog, *, live: bool = False,
-                 streams: Mapping[str, str] | None = None, idle_timeout_s: float = math.inf, gate: bool = False,
-                 clock: Callable[[], float] = time.monotonic, on_close: Callable[[], None] = lambda: None) -> None:
+                 streams: Mapping[str, str] | None = None, idle_timeout_s: float = math.inf,
+                 stale_s: float | None = None, gate: bool = False, clock: Callable[[], float] = time.monotonic,
+                 on_close: Callable[[], None] = lambda: None) -> None:
+        if stale_s is not None and not stale_s > 0:
+            raise ConfigError(f"stale_s is {stale_s:g}: a live session has to be behind by something",
+                              fix="give seconds above 0, or leave it out")
         if (made := session_log.compaction_before(Compaction)) is not None:
             made.check(bundle.spec.memory)
         self.log, self.id = session_log, session_log.info.session
         self.spec: BundleSpec = bundle.spec
         self._mind = bundle.mind
-        self._perceive = Perceive(bundle.perception, batch=BATCH, gate=gate) if session_log.writes else None
+        self._perceive = Perceive(bundle.shared_perception, batch=BATCH, gate=gate) if session_log.writes else None
         self._streams = session_streams(bundle.spec, streams)
         self._live, self._idle_timeout_s, self._clock, self._on_close = live, idle_timeout_s, clock, on_close
+        self._stale_s = STALE_WINDOWS * bundle.spec.window_s if stale_s is None else stale_s
         self._turns, self._input = Turns(), threading.RLock()
         self.rules = Rules(session_log, lock=self._turns, check=bundle.mind.check)
         self._recall = Recall(bundle.spec.search, session_log, lambda phrases: bundle.joint_text(phrases))
         self._most_recalled = bundle.spec.memory.recalled_tokens // LABEL_TOKENS
         self._judged = session_log.last_window() < 0  # a window may have been stored, and its rules not judged
         self._news, self._told = threading.Condition(), News()
-        self._state: MindState | None = None
+        self._state, self._outages = LiveState(bundle.mind, session_log), Outages()
         self._feeder: Feeder | None = None
         self._inbox: Inbox | None = None
         self._intake: Intake | None = None
@@ -101,7 +108,7 @@ class Session:
         """
         with self._input:
             self._check_free()
-            feed, known = self._feed_of(media, sidecars or {})
+            feed, known = feed_of(self.log, media, sidecars or {})
             if feed.done:
                 return
             first = max(feed.window + 1, self._perceive.begins(self.windows))
@@ -151,6 +158,11 @@ class Session:
             self._patient = True
             if self._intake is not None:
                 self._intake.be_patient()
+
+    def missing(self, source: str, reason: str, start_s: float, end_s: float = math.inf) -> None:
+        """Nothing comes of a source in [start_s, end_s) of media time, and why: windows that have nothing at all say so,
+        in the log too. Noted again with the same start, it ends otherwise."""
+        self._outages.note(source, reason, start_s, end_s)
 
     def wait(self, *, stall_s: float = STALL_S) -> None:
         """Return once all that is fed has been seen. Raises what ended it early, and RuntimeFault after `stall_s`
@@ -285,38 +297,10 @@ class Session:
 
     def _state_at(self, at_s: float | None) -> MindState:
         """The live state where it reaches back to `at_s`, else one rebuilt from the log as of then."""
-        state = self._catch_up()
+        state = self._state.caught_up()
         if at_s is None or self._last(at_s) >= self._last(state.exact_from_s):
             return state
-        return self._rebuilt(self._last(at_s))
-
-    def _catch_up(self) -> MindState:
-        """Let the state see what the log holds and it has not seen. What fails leaves it to be rebuilt."""
-        state, self._state = self._state, None
-        if state is not None and self._is_far_behind(state.memory.last_window):
-            state = None
-        if state is None:
-            state = self._rebuilt(self.log.last_window())
-            for compaction in state.made:
-                self._note(compaction)
-        for percept in self.log.windows(state.memory.last_window + 1):
-            self._note(self._mind.extend(state, percept))
-        self._state = state
-        return state
-
-    def _is_far_behind(self, window: int) -> bool:
-        """Whether the log has gone on so far that a rebuilt state is sooner there, or without what comes after `window`."""
-        return self.log.last_window() > window + FAR_BEHIND or self.log.first_window() > window + 1
-
-    def _rebuilt(self, last: int) -> MindState:
-        """A state that has seen the windows up to `last`, from the compaction that was in effect then."""
-        compaction = self.log.compaction_before(Compaction, (last + 1) * self.spec.window_s)
-        first = 0 if compaction is None else compaction.after_window + 1
-        return self._mind.open(compaction, self.log.windows(first, last))
-
-    def _note(self, compaction: Compaction | None) -> None:
-        if compaction is not None and self.log.writes:
-            self.log.append(compaction)
+        return self._state.rebuilt(self._last(at_s))
 
     # -- input --------------------------------------------------------------------------------------------------
 
@@ -334,7 +318,9 @@ class Session:
             with self._turns:
                 self._check_open()
                 began = self._judge()
-                percept = replace(percept, gap=gap if percept.tokens else gap or "no signal")
+                if not percept.tokens:
+                    gap = gap or self._outages.why(window.t0_s, window.t1_s) or "no signal"
+                percept = replace(percept, gap=gap)
                 if self.log.append_window(percept):
                     self._judged = False
                     began += self._judge()
@@ -344,7 +330,7 @@ class Session:
 
     def _judge(self) -> list[RuleEvent]:
         """See and judge the last window, unless that was done: it may have been broken off. What has begun with it."""
-        state, last = self._catch_up(), self.log.last_window()
+        state, last = self._state.caught_up(), self.log.last_window()
         if self._judged or last < 0:
             return []
         began = self.rules.watch(self._mind, state, next(self.log.windows(last, last))) if len(self.rules) else []
@@ -352,22 +338,6 @@ class Session:
             self._recall.update(AT_ONCE)
         self._judged = True
         return began
-
-    def _feed_of(self, media: str | Path | None, sidecars: Mapping[str, str | Path]) -> tuple[Feed, bool]:
-        """What the log says of feeding this media and True, or a new feed, behind all windows, and False."""
-        noted = list(self.log.entries(Feed))
-        feeds = [(place, feed) for place, feed in enumerate(noted) if feed.media]
-        if media is None and not feeds:
-            raise SessionError("the log names nothing to go on with", fix="feed a file, or push packets")
-        name = feeds[-1][1].media if media is None else str(media) if "://" in str(media) else str(Path(media).absolute())
-        for place, feed in reversed(feeds):
-            if feed.media == name and (feed.done or place == feeds[-1][0]):
-                if feed.done or place == len(noted) - 1:
-                    return feed, True
-                read = noted[place + 1].first_window - feed.first_window  # then packets were pushed
-                return Feed(self.log.last_window(), name, self.windows - read, feed.sidecars), False
-        tables = {kind: str(Path(path).absolute()) for kind, path in sidecars.items()}
-        return Feed(self.log.last_window(), name, self.windows, tables), False
 
     def _begin_pushes(self) -> None:
         """The windower and the thread of pushed packets, behind what was seen before."""
@@ -378,7 +348,7 @@ class Session:
         *_, noted = None, *self.log.entries(Feed)
         if noted is not None and noted.media and not noted.done:  # the rest of it will come behind what is pushed
             self.log.append(Feed(self.log.last_window(), "", self.windows))
-        inbox = self._inbox = Inbox(live=self._live)
+        inbox = self._inbox = Inbox(live=self._live, stale_s=self._stale_s, clock=self._clock)
         intake = self._intake = Intake(self.spec.window_s, self._streams, self.windows,
                                        idle_timeout_s=self._idle_timeout_s, clock=self._clock, patient=self._patient)
 
@@ -390,7 +360,11 @@ class Session:
                     self._input.release()
 
         waits = math.isfinite(self._idle_timeout_s)
-        self._feeder = Feeder("pushed packets", inbox.batches(BATCH, tick if waits else lambda: None), self._take)
+        self._feeder = Feeder("pushed packets", inbox.batches(self._room, tick if waits else lambda: None), self._take)
+
+    def _room(self) -> int:
+        """How many windows to take at once: what fills up the batch that other sessions have begun."""
+        return max(1, BATCH - self._perceive.perception.waiting)
 
     def _check_free(self) -> None:
         """Raise unless input may begin, among other things what ended the last one."""
@@ -429,7 +403,7 @@ class Session:
                 self._inbox.close()
             ended = self._feeder.join()
         with self._turns:
-            self._state = None
+            self._state.lose()
             self.log.close()
         self._on_close()
         if not ended:
