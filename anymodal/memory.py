@@ -25,17 +25,37 @@ from anymodal.config import MemorySpec
 from anymodal.errors import ConfigError
 from anymodal.session.values import BFLOAT16, from_bfloat16, rounded, to_bfloat16
 from anymodal.stages.items import Percept
+from anymodal.types import Tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One stream's tokens in an entry: embeds (N, D), and of how many windows; `familiarity` is summed over these."""
+    """One stream's tokens in an entry: embeds (N, D), and of how many windows; `familiarity` is summed over these.
+
+    `positions` (N, 3), `takes` and `extras` (L, N, D) as in `types.Tokens`. An entry takes the positions of one window,
+    whatever it covers: a list is then as short in positions as in tokens.
+    """
 
     stream: str
     modality: str
     embeds: np.ndarray
     windows: int
     familiarity: float
+    positions: np.ndarray | None = None
+    takes: tuple[int, int, int] = (0, 0, 0)
+    extras: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, tokens: Tokens) -> Part:
+        """Of one window."""
+        return cls(tokens.stream, tokens.modality, tokens.embeds, 1, tokens.familiarity, tokens.positions, tokens.takes,
+                   tokens.extras)
+
+    def shows(self, tokens: Tokens) -> bool:
+        """The same stream's same tokens?"""
+        return tokens.stream == self.stream and np.array_equal(tokens.embeds, self.embeds) and all(
+            (a is None) == (b is None) and (a is None or np.array_equal(a, b))
+            for a, b in ((tokens.positions, self.positions), (tokens.extras, self.extras)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +77,7 @@ class Span:
     @classmethod
     def of(cls, percept: Percept) -> Span:
         """One window."""
-        parts = tuple(Part(t.stream, t.modality, t.embeds, 1, t.familiarity) for t in percept.tokens)
+        parts = tuple(map(Part.of, percept.tokens))
         return cls(percept.index, percept.index, percept.t0_s, percept.t1_s, parts, percept.frames, percept.dropped)
 
     @property
@@ -72,8 +92,7 @@ class Span:
     def shows(self, percept: Percept) -> bool:
         """Does the next window repeat this entry, in every stream?"""
         return (self.whole and bool(percept.tokens) and len(percept.tokens) == len(self.parts)
-                and all(t.stream in percept.repeats and t.stream == p.stream and np.array_equal(t.embeds, p.embeds)
-                        for t, p in zip(percept.tokens, self.parts)))
+                and all(t.stream in percept.repeats and p.shows(t) for t, p in zip(percept.tokens, self.parts)))
 
     def longer(self, percept: Percept) -> Span:
         """With one more window, which repeats it."""
@@ -118,25 +137,37 @@ class Compaction:
                               fix=f"set memory.budget_tokens to {self.budget_tokens}")
 
     def to_row(self) -> dict[str, Any]:
-        """Plain values, and the embeddings in one array of bytes: they are bfloat16 already."""
+        """Plain values, and the embeddings and extras in an array of bytes each: they are bfloat16 already."""
         parts = [p for e in self.entries for p in e.parts]
         width = parts[0].embeds.shape[1] if parts else 0
         values = np.concatenate([p.embeds for p in parts]) if parts else np.zeros((0, 0), np.float32)
+        places = [p.positions for p in parts if p.positions is not None]
+        extras = [p.extras.reshape(-1, width) for p in parts if p.extras is not None]
+        rows = {"positions": np.concatenate(places)} if places else {}
+        if extras:
+            rows["extras"] = to_bfloat16(np.concatenate(extras)).view(np.uint8)
         return {"window": self.window, "after_window": self.after_window, "effective_from": self.effective_from,
-                "budget_tokens": self.budget_tokens, "width": width, "values": to_bfloat16(values).view(np.uint8),
+                "budget_tokens": self.budget_tokens, "width": width, "values": to_bfloat16(values).view(np.uint8), **rows,
                 "entries": [[e.first, e.last, e.t0_s, e.t1_s, e.frames, e.dropped,
-                             [[p.stream, p.modality, len(p.embeds), p.windows, p.familiarity] for p in e.parts]]
-                            for e in self.entries]}
+                             [[p.stream, p.modality, len(p.embeds), p.windows, p.familiarity,
+                               None if p.positions is None else p.takes, 0 if p.extras is None else len(p.extras)]
+                              for p in e.parts]] for e in self.entries]}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Compaction:
-        values = from_bfloat16(np.ascontiguousarray(row["values"]).view(np.uint16)).reshape(-1, row["width"] or 1)
-        at, entries = 0, []
+        width, places = row["width"] or 1, row.get("positions")
+        values, extras = (from_bfloat16(np.ascontiguousarray(found).view(np.uint16)).reshape(-1, width)
+                          for found in (row["values"], row.get("extras", np.zeros(0, np.uint8))))
+        entries, at, place, extra = [], 0, 0, 0
         for first, last, t0_s, t1_s, frames, dropped, found in row["entries"]:
             parts = []
-            for stream, modality, count, windows, familiarity in found:
-                parts.append(Part(stream, modality, values[at : at + count], windows, familiarity))
-                at += count
+            for stream, modality, count, windows, familiarity, *rows in found:  # none before version 2 of logs
+                takes, layers = rows or (None, 0)
+                own = None if takes is None else places[place : place + count]
+                more = extras[extra : extra + layers * count].reshape(layers, count, width) if layers else None
+                parts.append(Part(stream, modality, values[at : at + count], windows, familiarity, own,
+                                  (0, 0, 0) if takes is None else tuple(takes), more))
+                at, place, extra = at + count, place + (0 if own is None else count), extra + layers * count
             entries.append(Span(first, last, t0_s, t1_s, tuple(parts), frames, dropped))
         return cls(row["window"], row["after_window"], row["effective_from"], tuple(entries),
                    row.get("budget_tokens", 0))
@@ -146,12 +177,12 @@ class Compaction:
 class Memory:
     """The list in use, `entries`; while a compaction is being prepared also the list that will follow, `upcoming`.
 
-    label_tokens: how many tokens announce an entry that begins at a time. `system_tokens` come before all entries.
+    text_tokens: how many tokens of text an entry has beside its soft ones. `system_tokens` come before all entries.
     order: modalities as a prompt has them.
     """
 
     spec: MemorySpec
-    label_tokens: Callable[[float], int]
+    text_tokens: Callable[[Span], int]
     order: Sequence[str] = ()
     system_tokens: int = 1
     entries: list[Span] = field(default_factory=list, init=False)
@@ -189,8 +220,8 @@ class Memory:
         self._merged = compaction.after_window
 
     def size(self, entry: Span) -> int:
-        """Tokens of an entry with its label."""
-        return self.label_tokens(entry.t0_s) + entry.soft_tokens
+        """Tokens of an entry with its text."""
+        return self.text_tokens(entry) + entry.soft_tokens
 
     def append(self, percept: Percept) -> Compaction | None:
         """Add the next window; returns the compaction that it brought about, if any, which is then `pending`.
@@ -295,16 +326,27 @@ def _join(a: Span, b: Span, order: Sequence[str]) -> Span:
 
 
 def _mean(a: Part, b: Part) -> Part:
-    """Corresponding tokens weighted by their windows; where one part has more tokens, those stay as they are."""
+    """Corresponding tokens weighted by their windows; where one part has more tokens, those stay as they are.
+
+    Positions are those that both have, or else those of the one with more tokens.
+    """
     windows = a.windows + b.windows
     longer, n = (a if len(a.embeds) >= len(b.embeds) else b), min(len(a.embeds), len(b.embeds))
-    embeds = longer.embeds.astype(np.float32)
-    embeds[:n] = (a.windows * a.embeds[:n] + b.windows * b.embeds[:n]) / np.float32(windows)
-    return Part(a.stream, a.modality, embeds, windows, a.familiarity + b.familiarity)
+
+    def mean(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        values = values.astype(np.float32)
+        values[..., :n, :] = (a.windows * x[..., :n, :] + b.windows * y[..., :n, :]) / np.float32(windows)
+        return values
+
+    extras = longer.extras
+    if a.extras is not None and b.extras is not None and len(a.extras) == len(b.extras):
+        extras = mean(extras, a.extras, b.extras)
+    return replace(longer, stream=a.stream, modality=a.modality, embeds=mean(longer.embeds, a.embeds, b.embeds),
+                   windows=windows, familiarity=a.familiarity + b.familiarity, extras=extras)
 
 
 def _round(entry: Span) -> Span:
     """With the values that a log gives back."""
-    parts = tuple(Part(p.stream, p.modality, rounded(p.embeds, BFLOAT16), p.windows, p.familiarity)
-                  for p in entry.parts)
+    parts = tuple(replace(p, embeds=rounded(p.embeds, BFLOAT16),
+                          extras=None if p.extras is None else rounded(p.extras, BFLOAT16)) for p in entry.parts)
     return Span(entry.first, entry.last, entry.t0_s, entry.t1_s, parts, entry.frames, entry.dropped)

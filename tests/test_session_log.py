@@ -391,7 +391,7 @@ def test_a_newer_versions_log_is_refused(path):
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    refused(path, "version 99, newer than 1")
+    refused(path, "version 99, newer than 2")
 
 
 def test_a_log_with_a_hole_is_refused(path):

@@ -4,15 +4,18 @@
 |---|---|---|
 | rotary, fixed frequencies | yes | unbounded: nothing breaks past the trained range, but it is worth keeping within it |
 | rotary, frequencies that follow the length (dynamic, longrope) | yes | finite: as far as they do not change yet |
+| rotary in rows of time, height and width (M-RoPE) | yes: tokens bring their places | unbounded |
 | learned | yes | finite: the table's length |
-| ALiBi, relative biases, several position rows, none | refused | |
+| ALiBi, relative biases, none, rows of another kind | refused | |
 
 Refused too: layers that are not attention over keys and values (recurrent, chunked, cross), attention sinks, attention
-that does not go through transformers' AttentionInterface. Sliding layers and capped scores are supported.
+that does not go through transformers' AttentionInterface. Sliding layers and capped scores are supported, and what is
+added behind the first layers (deepstack).
 """
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +23,7 @@ from torch import nn
 
 from anymodal.errors import ConfigError
 
+AXES = 3  # time, height, width
 LAYERS = ("full_attention", "sliding_attention", "attention")
 FIXED_ROTARY = ("default", "linear", "yarn", "llama3", "proportional")
 _FIX = "choose a decoder-only language model such as Llama, Mistral, Qwen2, Qwen3 or Gemma"
@@ -34,6 +38,8 @@ class Capability:
     trained_positions: int | None
     sliding: int | None  # tokens that a sliding layer sees, if there are such layers
     softcap: float | None  # attention scores are capped at this
+    rows: int = 1  # positions of a token; 3 with M-RoPE
+    extras: int = 0  # layers behind which something can be added to soft tokens
 
     @property
     def unbounded(self) -> bool:
@@ -47,7 +53,10 @@ class Capability:
         most = _first(config, "max_position_embeddings", "n_positions", "n_ctx")
         positions, limit = _positions(model, config, most)
         window = _first(config, "sliding_window") if getattr(config, "use_sliding_window", True) else None
-        return cls(positions, limit, most, window, _first(config, "attn_logit_softcapping"))
+        rows, extras = _rows(model, config), 0
+        if "deepstack_visual_embeds" in inspect.signature(model.base_model.forward).parameters:
+            extras = config.num_hidden_layers
+        return cls(positions, limit, most, window, _first(config, "attn_logit_softcapping"), rows, extras)
 
     def check(self, tokens: int, what: str) -> None:
         """Raise ConfigError unless `tokens` positions fit."""
@@ -78,8 +87,6 @@ def _positions(model: nn.Module, config: Any, most: int | None) -> tuple[str, in
     if rotary:
         kinds = rotary.values() if all(isinstance(v, dict) for v in rotary.values()) else [rotary]
         for kind in kinds:
-            if kind.get("mrope_section"):
-                raise ConfigError(f"{type(model).__name__} has several rows of positions (mrope)", fix=_FIX)
             if kind.get("rope_type", "default") not in FIXED_ROTARY:
                 return "rotary", kind.get("original_max_position_embeddings") or most
         return "rotary", None
@@ -88,6 +95,17 @@ def _positions(model: nn.Module, config: Any, most: int | None) -> tuple[str, in
     if tables and most:
         return "learned", most
     raise ConfigError(f"{type(model).__name__} has neither rotary nor learned positions", fix=_FIX)
+
+
+def _rows(model: nn.Module, config: Any) -> int:
+    """Positions of a token. Raises ConfigError where the model does not read the rows that its configuration has."""
+    section = (getattr(config, "rope_parameters", None) or {}).get("mrope_section")
+    if not section:
+        return 1
+    if len(section) != AXES or not any(hasattr(module, "mrope_section") for module in model.modules()):
+        raise ConfigError(f"{type(model).__name__} has rows of positions (mrope_section {list(section)}) that it is not "
+                          "given by its own layers", fix="load it as the model that its config.json names")
+    return len(section)
 
 
 def _first(config: Any, *names: str) -> Any:

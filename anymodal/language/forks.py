@@ -12,7 +12,9 @@ and hold it once, as in Hydragen (Juravsky et al. 2024, arXiv 2402.05099). Suffi
     forks.step(ids)                               one more token for each
     forks.keep(rows)                              go on with some of them
 
-A trunk may be extended while forks of it are alive: they see the first `length` positions that they were forked from.
+A trunk may be extended while forks of it are alive: they see the first `length` tokens that they were forked from.
+Where a model has rows of positions (M-RoPE), tokens come with theirs as `Rows`; what comes without goes on as text, from
+behind the largest of all before it. Positions are kept here and handed to the model: none is left in it between passes.
 Shapes: N forks, L new tokens, T tail, P prefix, H heads, K key-value heads, D head width, W width, V vocabulary, S nodes.
 """
 
@@ -28,7 +30,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, Cache
 
+from anymodal.errors import ConfigError
 from anymodal.language.capability import Capability
+from anymodal.language.rows import AXES, Rows, largest
 from anymodal.language.tree import Tree
 
 NAME = "anymodal_forks"
@@ -250,9 +254,10 @@ class Trunk:
 
     def __init__(self, model: nn.Module, capacity: int = CHUNK) -> None:
         self.model = model
+        self.capability = Capability.of(model)  # refuses what could not be forked
         self._store = _Store(capacity)
+        self._free: list[int] = []  # the first free position behind each token, where it is not the number of tokens
         self._forks: weakref.WeakSet[Forks] = weakref.WeakSet()
-        Capability.of(model)  # refuses what could not be forked
 
     @property
     def length(self) -> int:
@@ -268,37 +273,84 @@ class Trunk:
         if self._forks:
             return False
         self._store.length = 0
+        self._free.clear()
         return True
+
+    def free(self, length: int | None = None) -> int:
+        """The first free position behind the first `length` tokens, or behind all: where text goes on."""
+        length = self.length if length is None else length
+        if self.capability.rows == 1:
+            return length
+        return self._free[length - 1] if length else 0
 
     def layer(self, index: int, length: int) -> tuple[Tensor, Tensor]:
         """Keys and values (1, K, length, D) of a layer."""
         return self._store.keys[index][:, :, :length], self._store.values[index][:, :, :length]
 
     @torch.inference_mode()
-    def extend(self, embeds: Tensor) -> None:
-        """Append input embeddings (L, W)."""
-        for piece in embeds.split(CHUNK):
+    def extend(self, rows: Tensor | Rows) -> None:
+        """Append input embeddings (L, W), alone or as Rows. Raises ConfigError for what the model does not take."""
+        for piece in self.checked(rows).split(CHUNK):
             store = self._store
             store.begin = store.length
-            _forward(self.model, piece[None], store, _Pass(self, store.length, 0, None), keep=0)
+            places = piece.positions
+            if places is None:
+                places = self.free() + torch.arange(len(piece), device=piece.embeds.device)
+            _forward(self.model, piece.embeds[None], places[None], store, _Pass(self, store.length, 0, None), keep=0,
+                     extras=None if piece.extras is None else piece.extras[:, None])
             store.length += len(piece)
+            if self.capability.rows > 1:
+                places = places if places.dim() > 1 else places[:, None]
+                self._free += largest(places).clamp(min=self.free(store.length - len(piece))).tolist()
+
+    def checked(self, rows: Tensor | Rows) -> Rows:
+        """As Rows. Raises ConfigError for positions or extras that the model does not take."""
+        rows = rows if isinstance(rows, Rows) else Rows(rows)
+        name = type(self.model).__name__
+        if rows.positions is not None and (self.capability.rows == 1 or rows.positions.shape[1:] != (AXES,)):
+            raise ConfigError(f"soft tokens have positions {tuple(rows.positions.shape)}, {name} takes "
+                              f"{self.capability.rows} a token", fix="use the encoder that the language model goes with")
+        if rows.extras is not None and len(rows.extras) > self.capability.extras:
+            raise ConfigError(f"soft tokens have extras for {len(rows.extras)} layers, {name} takes them for "
+                              f"{self.capability.extras}", fix="use the encoder that the language model goes with")
+        return rows
 
 
 class Forks:
     """N continuations of a trunk's first `length` positions, decoded together. `logits` (N, V): of the next token."""
 
     @torch.inference_mode()
-    def __init__(self, trunk: Trunk, suffixes: Sequence[Tensor], *, length: int | None = None, room: int = 64) -> None:
-        """suffixes: N of (L, W), each at least one token. `room`: tokens that will follow, about."""
+    def __init__(self, trunk: Trunk, suffixes: Sequence[Tensor | Rows], *, length: int | None = None,
+                 room: int = 64) -> None:
+        """suffixes: N of (L, W), each at least one token; the positions of Rows count from the trunk's beginning, too.
+
+        `room`: tokens that will follow, about.
+        """
         self.trunk, self.model = trunk, trunk.model
         trunk._forks.add(self)
         self.length = trunk.length if length is None else length
-        longest = max(map(len, suffixes))
-        padding = [longest - len(s) for s in suffixes]
-        first = suffixes[0]
-        self.pads = torch.tensor(padding, device=first.device) if any(padding) else None
+        rows = [trunk.checked(s) for s in suffixes]
+        longest = max(map(len, rows))
+        padding = [longest - len(r) for r in rows]
+        device = rows[0].embeds.device
+        self.pads = torch.tensor(padding, device=device) if any(padding) else None
         self._store, self._tree, self._room = _Store(longest + room), None, room
-        self.logits = self._push(torch.stack([nn.functional.pad(s, (0, 0, p, 0)) for s, p in zip(suffixes, padding)]))
+        self._ahead = trunk.free(self.length) - self.length  # of positions, where they are not as many as tokens
+        embeds = torch.stack([nn.functional.pad(r.embeds, (0, 0, p, 0)) for r, p in zip(rows, padding)])
+        places, extras = None, None
+        if any(r.positions is not None for r in rows):
+            text = self.length + self._ahead + torch.arange(longest, device=device)[:, None].expand(-1, AXES)
+            own = [text[: len(r)] if r.positions is None else r.positions for r in rows]
+            places = torch.stack([nn.functional.pad(x, (0, 0, p, 0)) for x, p in zip(own, padding)])
+        if layers := max((0 if r.extras is None else len(r.extras) for r in rows)):
+            extras = embeds.new_zeros(layers, *embeds.shape)
+            for row, (r, p) in enumerate(zip(rows, padding)):
+                if r.extras is not None:
+                    extras[: len(r.extras), row, p:] = r.extras
+        self.logits = self._push(embeds, places, extras)
+        if places is not None:  # each row goes on behind the largest of its own, and of all before
+            behind = places.amax((1, 2)).clamp(min=self.length + self._ahead - 1) + 1
+            self._ahead = (behind - self.length - torch.tensor([len(r) for r in rows], device=device))[:, None]
 
     @classmethod
     @torch.inference_mode()
@@ -310,8 +362,10 @@ class Forks:
         embed = trunk.model.get_input_embeddings()
         tree = suffixes if isinstance(suffixes, Tree) else Tree.of(suffixes, embed.weight.device)
         self._store, self._tree, self._room = _Store(len(tree.ids)), tree, room
+        self._ahead = trunk.free() - self.length
         this = _Pass(trunk, self.length, 0, None, tree)
-        self.logits = _forward(self.model, embed(tree.ids)[None], self._store, this, tree.leaves)[0]
+        places = tree.depths[None] + (self.length + self._ahead)
+        self.logits = _forward(self.model, embed(tree.ids)[None], places, self._store, this, tree.leaves)[0]
         return self
 
     @property
@@ -339,6 +393,7 @@ class Forks:
         store.keys, store.values = ([t.index_select(0, chosen) for t in x] for x in (store.keys, store.values))
         self.logits = self.logits[chosen]
         self.pads = None if self.pads is None else self.pads[chosen]
+        self._ahead = self._ahead[chosen] if isinstance(self._ahead, Tensor) else self._ahead
 
     def _unpack(self, rows: Sequence[int]) -> None:
         """From here on each row has a tail of its own."""
@@ -350,20 +405,29 @@ class Forks:
             self._store.update(*own, layer)
         self._store.length = nodes.shape[1]
 
-    def _push(self, embeds: Tensor) -> Tensor:
+    def _push(self, embeds: Tensor, places: Tensor | None = None, extras: Tensor | None = None) -> Tensor:
+        """`places` (N, L, 3), or those of text."""
         store = self._store
-        logits = _forward(self.model, embeds, store, _Pass(self.trunk, self.length, store.length, self.pads))
+        this = _Pass(self.trunk, self.length, store.length, self.pads)
+        if places is None:
+            places = this.places(*embeds.shape[:2], embeds.device).clamp(min=0) + (self.length + self._ahead)
+        logits = _forward(self.model, embeds, places, store, this, extras=extras)
         store.length += embeds.shape[1]
         return logits[:, -1]
 
 
-def _forward(model: nn.Module, embeds: Tensor, store: _Store, forks: _Pass, keep: Tensor | int = 1) -> Tensor:
-    """embeds (N, L, W) -> logits (N, k, V) after the last `keep`, or those of these numbers; 0: nothing of use."""
-    places = forks.places(*embeds.shape[:2], embeds.device).clamp(min=0) + forks.length
+def _forward(model: nn.Module, embeds: Tensor, places: Tensor, store: _Store, forks: _Pass, keep: Tensor | int = 1, *,
+             extras: Tensor | None = None) -> Tensor:
+    """embeds (N, L, W) at `places` (N, L), or (N, L, 3), with extras (K, N, L, W) -> logits (N, k, V) after the last
+    `keep`, or those of these numbers; 0: nothing of use."""
     head = isinstance(keep, Tensor) or keep
     body = model if head else model.base_model
-    extra = {"logits_to_keep": keep} if head else {}
+    more = {"logits_to_keep": keep} if head else {}
+    if extras is not None:
+        more["visual_pos_masks"] = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        more["deepstack_visual_embeds"] = [layer.flatten(0, 1) for layer in extras]
+    places = places if places.dim() == 2 else places.permute(2, 0, 1)
     with _forked(model):
         out = body(inputs_embeds=embeds, position_ids=places, past_key_values=store, use_cache=True, forks=forks,
-                   **extra)
+                   **more)
     return out[0]

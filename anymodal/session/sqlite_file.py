@@ -9,7 +9,7 @@ from pathlib import Path
 
 from anymodal.errors import LogError, LogFullError
 
-SCHEMA = 1  # of this module; a file says its own in user_version
+SCHEMA = 2  # of this module; a file says its own in user_version. Version 1 has no positions and no extras
 APPLICATION = 0x616D6C67  # "amlg" in the file's header tells a session's log from other databases
 BUSY_S = 10.0  # how long to wait for another process's transaction
 SIDE_FILES = ("-wal", "-shm", "-journal")
@@ -18,7 +18,7 @@ TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE windows (number INTEGER PRIMARY KEY, t0_s REAL, t1_s REAL, frames INTEGER, dropped INTEGER, gap TEXT);
 CREATE INDEX windows_missing ON windows (number) WHERE gap != '';
-CREATE TABLE vectors (number INTEGER PRIMARY KEY, joint BLOB, embeds BLOB);
+CREATE TABLE vectors (number INTEGER PRIMARY KEY, joint BLOB, embeds BLOB, positions BLOB, extras BLOB);
 CREATE TABLE tokens (window INTEGER, place INTEGER, stream TEXT, modality TEXT, t0_s REAL, t1_s REAL, familiarity REAL,
                      repeats INTEGER, vector INTEGER, PRIMARY KEY (window, place)) WITHOUT ROWID;
 CREATE INDEX tokens_by_vector ON tokens (vector);
@@ -36,6 +36,24 @@ def connect(path: Path, *, writes: bool = True) -> sqlite3.Connection:
     db.execute("PRAGMA secure_delete=ON")  # what retention drops is overwritten
     db.execute("PRAGMA journal_size_limit=16777216")
     return db
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Bring a log of an earlier version up to this one, in one transaction."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if version(db) < SCHEMA:
+            db.execute("ALTER TABLE vectors ADD COLUMN positions BLOB")
+            db.execute("ALTER TABLE vectors ADD COLUMN extras BLOB")
+            db.execute(f"PRAGMA user_version={SCHEMA}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def version(db: sqlite3.Connection) -> int:
+    return db.execute("PRAGMA user_version").fetchone()[0]
 
 
 def is_log(path: Path) -> bool:
@@ -58,10 +76,9 @@ def check_ours(path: Path) -> None:
 
 def check_whole(db: sqlite3.Connection, path: Path) -> None:
     """Raise LogError for another version, or for windows that are missing."""
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version != SCHEMA:
-        newer = version > SCHEMA
-        raise LogError(f"{path} has version {version}, {'newer than' if newer else 'not'} {SCHEMA} that is known here",
+    if (found := version(db)) not in (1, SCHEMA):
+        newer = found > SCHEMA
+        raise LogError(f"{path} has version {found}, {'newer than' if newer else 'not'} {SCHEMA} that is known here",
                        fix="upgrade anymodal" if newer else "the log is damaged: restore it from a copy")
     first, last, count = db.execute("SELECT MIN(number), MAX(number), COUNT(*) FROM windows").fetchone()
     if count and last - first + 1 != count:

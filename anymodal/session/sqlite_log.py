@@ -41,6 +41,7 @@ from anymodal.session.sqlite_file import (
     check_whole,
     connect,
     explained,
+    upgrade,
 )
 from anymodal.session.values import STORED, pack_array, pack_row, unpack_array, unpack_row
 from anymodal.stages.items import Percept
@@ -117,6 +118,7 @@ class SqliteLog:
                                    f"not {identity}", fix="open it with the bundle and the weights that it was made with")
                 if writes:
                     db.execute("PRAGMA journal_mode=WAL")
+                    upgrade(db)
                     rows = db.execute("UPDATE about SET value = value + 1 WHERE name = 'generation' RETURNING value")
                     log.generation = rows.fetchall()[0][0]
                 return log
@@ -165,7 +167,10 @@ class SqliteLog:
     def _store(self, tokens: Tokens) -> int:
         joint = None if tokens.joint is None else pack_array(tokens.joint, self.info.dtype)
         embeds = pack_array(tokens.embeds, self.info.dtype)
-        return self._db.execute("INSERT INTO vectors (joint, embeds) VALUES (?, ?)", (joint, embeds)).lastrowid
+        places = None if tokens.positions is None else pack_array(_with_takes(tokens))
+        extras = None if tokens.extras is None else pack_array(tokens.extras, self.info.dtype)
+        return self._db.execute("INSERT INTO vectors (joint, embeds, positions, extras) VALUES (?, ?, ?, ?)",
+                                (joint, embeds, places, extras)).lastrowid
 
     def _find(self, stream: str, window: int) -> int:
         """The values of a window, or of a later one that repeats it where retention has dropped the window itself."""
@@ -229,11 +234,13 @@ class SqliteLog:
         if first <= last and first < (oldest := self.first_window()):
             raise LogError(f"{self.path}: windows before {oldest} ({oldest * self.info.window_s:g} s) were dropped by "
                            f"the log's retention", fix=f"ask about {oldest * self.info.window_s:g} s or later")
+        newer = "v.positions, v.extras" if self._one("PRAGMA user_version", default=0) > 1 else "NULL, NULL"
         for start in range(max(0, first), last + 1, READ_AT_ONCE):
             stop = min(last, start + READ_AT_ONCE - 1)
             rows = self._all(
                 "SELECT w.number, w.t0_s, w.t1_s, w.frames, w.dropped, w.gap, t.stream, t.modality, t.t0_s, t.t1_s, "
-                "t.familiarity, t.repeats, v.joint, v.embeds FROM windows w LEFT JOIN tokens t ON t.window = w.number "
+                f"t.familiarity, t.repeats, v.joint, v.embeds, {newer} FROM windows w "
+                "LEFT JOIN tokens t ON t.window = w.number "
                 "LEFT JOIN vectors v ON v.number = t.vector WHERE w.number BETWEEN ? AND ? "
                 "ORDER BY w.number, t.place", (start, stop))
             for (number, t0_s, t1_s, frames, dropped, gap), found in groupby(rows, key=lambda row: row[:6]):
@@ -243,10 +250,12 @@ class SqliteLog:
                               {row[0]: row[5] for row in rest if row[5] is not None}, gap)
 
     def _tokens(self, window: int, row: tuple) -> Tokens:
-        stream, modality, t0_s, t1_s, familiarity, _, joint, embeds = row
+        stream, modality, t0_s, t1_s, familiarity, _, *stored = row
         with explained(self.path, f"window {window}, {stream!r}"):
-            return Tokens(self.info.session, stream, window, modality, t0_s, t1_s, unpack_array(embeds),
-                          None if joint is None else unpack_array(joint), familiarity)
+            joint, embeds, places, extras = (None if x is None else unpack_array(x) for x in stored)
+            takes, places = ((0, 0, 0), None) if places is None else (tuple(places[0].tolist()), places[1:])
+            return Tokens(self.info.session, stream, window, modality, t0_s, t1_s, embeds, joint, familiarity, places,
+                          takes, extras)
 
     def gaps(self, last: int) -> int:
         """How many of the windows up to `last` are gaps."""
@@ -365,3 +374,16 @@ def _check_percept(percept: Percept, info: LogInfo) -> None:
         if tokens.embeds.ndim != 2 or not np.isfinite(tokens.embeds).all():
             raise LogError(f"{where}: tokens of {tokens.stream!r}, {tokens.embeds.shape}, are no finite (N, D) values",
                            fix="check the encoder of that modality")
+        count, width = tokens.embeds.shape
+        if tokens.positions is not None and (tokens.positions.shape != (count, 3) or tokens.positions.dtype != np.int32):
+            raise LogError(f"{where}: positions of {tokens.stream!r} are {tokens.positions.dtype} "
+                           f"{tokens.positions.shape}, not int32 {(count, 3)}", fix="check the encoder of that modality")
+        if tokens.extras is not None and (tokens.extras.shape[1:] != (count, width)
+                                          or not np.isfinite(tokens.extras).all()):
+            raise LogError(f"{where}: extras of {tokens.stream!r}, {tokens.extras.shape}, are no finite "
+                           f"(L, {count}, {width}) values", fix="check the encoder of that modality")
+
+
+def _with_takes(tokens: Tokens) -> np.ndarray:
+    """Positions as they are stored: the first row says what the window takes."""
+    return np.concatenate([np.array([tokens.takes], np.int32), tokens.positions])

@@ -46,7 +46,8 @@ def as_stored(percept: Percept, dtype: str) -> Percept:
     """A Percept with the values that a log of this dtype gives back: the ones for the mind to read."""
     return replace(percept, tokens=tuple(
         replace(t, embeds=rounded(t.embeds, dtype), joint=None if t.joint is None else rounded(t.joint, dtype),
-                familiarity=float(t.familiarity)) for t in percept.tokens))
+                extras=None if t.extras is None else rounded(t.extras, dtype), familiarity=float(t.familiarity))
+        for t in percept.tokens))
 
 
 def pack_array(values: np.ndarray, dtype: str | None = None) -> bytes:

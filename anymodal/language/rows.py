@@ -1,0 +1,116 @@
+"""What enters a language model: embeddings, and for models that have them, rows of positions and extras.
+
+With M-RoPE a token has three positions: in time, height and width. Text has the same in all three and counts on by one
+from behind the largest there is. Soft tokens bring places relative to where they begin; what follows them with no text
+between is of the same grid: it begins where they do, later in time by what they take. So a clip that comes window by
+window has the positions that it has as a whole.
+
+    text  text | video 0 1 of a window | video 2 3 of the next | text
+    0 0 0 1 1 1  2+(t, h, w) ...         2+(2+t, h, w) ...       behind the largest
+
+Source: Wang et al. 2024, arXiv 2409.12191 (M-RoPE); Meng et al. 2024, arXiv 2406.04334 (deepstack).
+Shapes: L tokens, W width, K layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anymodal.language.capability import AXES
+
+
+class Soft(Protocol):
+    """Soft tokens, as `types.Tokens` and `memory.Part` have them."""
+
+    embeds: np.ndarray  # (L, W)
+    positions: np.ndarray | None  # (L, 3)
+    takes: tuple[int, int, int]
+    extras: np.ndarray | None  # (K, L, W)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Input embeddings (L, W) with the place of each among all, (L, 3), and extras (K, L, W); None: as text has them."""
+
+    embeds: Tensor
+    positions: Tensor | None = None
+    extras: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.embeds)
+
+    def __getitem__(self, which: slice) -> Rows:
+        return Rows(self.embeds[which], None if self.positions is None else self.positions[which],
+                    None if self.extras is None else self.extras[:, which])
+
+    def split(self, size: int) -> Iterable[Rows]:
+        """Pieces of at most `size` tokens."""
+        return (self[at : at + size] for at in range(0, len(self), size))
+
+    @classmethod
+    def cat(cls, parts: Sequence[Rows | Tensor]) -> Rows:
+        """One behind the other. Either all have positions or none has; where some have extras, those of the rest are 0."""
+        rows = [p if isinstance(p, Rows) else cls(p) for p in parts]
+        embeds = torch.cat([r.embeds for r in rows])
+        layers = max((len(r.extras) for r in rows if r.extras is not None), default=0)
+        extras = None
+        if layers:
+            extras = embeds.new_zeros(layers, *embeds.shape)
+            at = 0
+            for r in rows:
+                if r.extras is not None:
+                    extras[: len(r.extras), at : at + len(r)] = r.extras
+                at += len(r)
+        placed = [r.positions for r in rows if r.positions is not None]
+        if placed and len(placed) < len(rows):
+            raise ValueError(f"{len(placed)} of {len(rows)} pieces have positions")
+        return cls(embeds, torch.cat(placed) if placed else None, extras)
+
+
+class Places:
+    """Gives tokens their places as they come, in the order of a prompt. `free`: the first position behind all so far."""
+
+    def __init__(self, free: int = 0) -> None:
+        self.free = free
+        self._begin: int | None = None  # of the grid that is being laid out
+        self._elapsed = 0  # how far it is on in time
+
+    def text(self, count: int) -> np.ndarray:
+        """Places (count, 3) of text: 1-D, behind everything; a grid ends with it."""
+        if count:
+            self._begin, self._elapsed = None, 0
+        places = np.repeat(np.arange(self.free, self.free + count)[:, None], AXES, 1)
+        self.free += count
+        return places
+
+    def window(self, parts: Iterable[Soft]) -> list[np.ndarray]:
+        """Places (L, 3) of each of the soft parts of one window, which lie beside each other in time.
+
+        A part without positions is laid out as text is, and ends a grid as text does.
+        """
+        found, longest = [], 0
+        for part in parts:
+            if part.positions is None:
+                found.append(self.text(len(part.embeds)))
+                longest = 0
+                continue
+            if self._begin is None:
+                self._begin = self.free
+            moves = self._elapsed * (np.array(part.takes) > 0)
+            places = part.positions.astype(np.int64) + (self._begin + moves)
+            found.append(places)
+            self.free = max(self.free, int(places.max(initial=-1)) + 1)
+            longest = max(longest, part.takes[0])
+        self._elapsed += longest
+        return found
+
+
+def largest(positions: Tensor) -> Tensor:
+    """Of tokens (L, 3): the first free position behind each, (L,)."""
+    return positions.amax(-1).cummax(0).values + 1
