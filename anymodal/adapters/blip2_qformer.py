@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, InstructBlipQFormerConfig, InstructBlipQFormerModel
 
+from anymodal.adapters.attention import spread
+
 LAVIS_PREFIXES = {"query_tokens": "query_tokens", "Qformer.bert.": "qformer.", "llama_proj.": "language_projection.",
                   "opt_proj.": "language_projection.", "t5_proj.": "language_projection.",
                   "llm_proj.": "language_projection."}
@@ -111,9 +113,9 @@ class Blip2QFormer(nn.Module):
                               encoder_hidden_states=features.flatten(0, 1), **asked).last_hidden_state
         return states[:, : self.config.queries].unflatten(0, (batch, steps)).flatten(1, 2)
 
-    def real(self, valid: Tensor) -> Tensor:
-        """Which of the tokens come from valid frames: (B, T) -> bool (B, T * Q)."""
-        return valid.repeat_interleave(self.config.queries, 1)
+    def real(self, valid: Tensor, tokens: int) -> Tensor:
+        """Which of the `tokens` come from valid steps: (B, T) -> bool (B, tokens)."""
+        return spread(valid, tokens)
 
     def project(self, states: Tensor) -> Tensor:
         """States (B, T * Q, W) -> LM input embeddings (B, T * Q, N)."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anymodal.adapters.attention import spread
 from anymodal.adapters.blip2_qformer import Blip2QFormer, query_transformer
 
 # Names in Video-LLaMA's own .pth -> names here; below `.bert.` they go on as `blip2_qformer.lavis_names` has them.
@@ -75,9 +76,9 @@ class TemporalQFormer(nn.Module):
         if self.frames is not None:
             features = self.frames(features, valid).unflatten(1, (steps, -1))
         keys = features + self.position_embedding.weight[:steps, None]
-        seen = valid[:, :, None].expand(keys.shape[:3]).flatten(1)
-        return self.qformer(query_embeds=self.query_tokens.expand(batch, -1, -1), encoder_hidden_states=keys.flatten(1, 2),
-                            encoder_attention_mask=seen.long()).last_hidden_state
+        keys = keys.flatten(1, 2)
+        return self.qformer(query_embeds=self.query_tokens.expand(batch, -1, -1), encoder_hidden_states=keys,
+                            encoder_attention_mask=spread(valid, keys.shape[1]).long()).last_hidden_state
 
     def project(self, states: Tensor) -> Tensor:
         """Query states (B, Q, W) -> LM input embeddings (B, Q, N)."""

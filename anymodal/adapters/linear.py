@@ -1,0 +1,48 @@
+"""One linear layer: every feature is a token (LLaVA, FROMAGe, PandaGPT), or `merge` neighbours are (MiniGPT-v2).
+
+Liu et al. 2023, arXiv 2304.08485; four tokens put into one by Chen et al. 2023, arXiv 2310.09478.
+Shapes: B windows, T steps, P features a step, D feature width, N LM width, m neighbours merged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from anymodal.adapters.attention import spread
+
+
+class Linear(nn.Module):
+    """features (B, T, P, D), valid steps (B, T) -> states (B, T * P / m, D * m). Tensors: `projection.*`."""
+
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Config:
+        steps: int = 1  # the most steps a window has
+        merge: int = 1  # so many neighbouring features become one token
+        norm: bool = False  # a LayerNorm behind it (SPHINX)
+        bias: bool = True
+
+        def __post_init__(self) -> None:
+            if self.steps < 1 or self.merge < 1:
+                raise ValueError(f"steps {self.steps} and merge {self.merge}: each must be at least 1")
+
+    def __init__(self, config: Config, *, feature_width: int, lm_width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.projection = nn.Linear(feature_width * config.merge, lm_width, bias=config.bias)
+        self.norm = nn.LayerNorm(lm_width) if config.norm else nn.Identity()
+
+    def forward(self, features: Tensor, valid: Tensor) -> Tensor:
+        """Raises ValueError for features that cannot be merged without a rest."""
+        if features.shape[2] % self.config.merge:
+            raise ValueError(f"{features.shape[2]} features a step are no multiple of merge {self.config.merge}")
+        return features.unflatten(2, (-1, self.config.merge)).flatten(3).flatten(1, 2)
+
+    def real(self, valid: Tensor, tokens: int) -> Tensor:
+        """Which of the `tokens` come from valid steps: (B, T) -> bool (B, tokens)."""
+        return spread(valid, tokens)
+
+    def project(self, states: Tensor) -> Tensor:
+        """-> LM input embeddings (B, T * P / m, N)."""
+        return self.norm(self.projection(states))
