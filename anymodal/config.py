@@ -35,11 +35,26 @@ class PartSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
+class LevelSpec(_Strict):
+    """What a level of gray16 says: value = level * scale + offset, in `unit`. Floats are turned into levels by it."""
+
+    unit: str
+    scale: float = Field(allow_inf_nan=False)
+    offset: float = Field(0.0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> LevelSpec:
+        if not self.scale:
+            raise ValueError("with scale 0 all levels say the same")
+        return self
+
+
 class ModalitySpec(_Strict):
     rate_hz: float = Field(gt=0)
     encoder: PartSpec
     adapter: PartSpec
     pixels: Literal["rgb8", "gray16"] | None = None  # pictures: colour, or one 16-bit measurement; "video" is rgb8
+    level: LevelSpec | None = None  # gray16: what its levels say, where floats are to be read too
     size_px: int | None = None  # pictures: frames are scaled to size_px x size_px at decode
     axes: tuple[str, ...] = ()  # sensors: the columns of a sidecar, in order
 
@@ -52,6 +67,8 @@ class ModalitySpec(_Strict):
     def _one_kind(self) -> ModalitySpec:
         if self.pixels and self.axes:
             raise ValueError("pixels are of pictures and axes of sensors: a modality has one or the other")
+        if self.level and self.pixels != "gray16":
+            raise ValueError("level says what levels of gray16 mean; set pixels to gray16, or leave it out")
         return self
 
 
@@ -247,7 +264,7 @@ def _check_window_fits(spec: BundleSpec, where: str) -> None:
 
 def _model_at(loc: tuple) -> type[BaseModel]:
     model: type[BaseModel] = BundleSpec
-    steps = {"modalities": ModalitySpec, "prompt": PromptSpec, "memory": MemorySpec, "gate": GateSpec,
+    steps = {"modalities": ModalitySpec, "level": LevelSpec, "prompt": PromptSpec, "memory": MemorySpec, "gate": GateSpec,
              "search": SearchSpec, "speech": SpeechSpec, "asr": PartSpec, "encoder": PartSpec, "adapter": PartSpec,
              "language": PartSpec, "joint_text": PartSpec}
     for part in loc:
