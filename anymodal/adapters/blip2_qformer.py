@@ -2,7 +2,8 @@
 
 Li et al. 2023, arXiv 2301.12597; with instruction text InstructBLIP, Dai et al. 2023, arXiv 2305.06500; frame by frame
 and laid end to end as InstructBLIP-Video. Through transformers, whose names the tensors have: `query_tokens`,
-`qformer.*`, `language_projection.*`. Checkpoints in LAVIS' layout (MiniGPT-4, Video-LLaMA) are read through `lavis_names`.
+`qformer.*`, `language_projection.*`; a checkpoint in LAVIS' layout (MiniGPT-4, Video-LLaMA) has what is below
+`Qformer.bert.` renamed (`renames`).
 Shapes: B windows, T frames, P features a frame, D feature width, Q queries, W own width, L ids of the instruction,
 N LM width.
 """
@@ -16,20 +17,18 @@ import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, InstructBlipQFormerConfig, InstructBlipQFormerModel
 
-from anymodal.adapters.attention import spread
-
+# Prefixes of LAVIS' files -> here. There is a `Qformer.bert.embeddings.position_ids` too, to be ignored.
 LAVIS_PREFIXES = {"query_tokens": "query_tokens", "Qformer.bert.": "qformer.", "llama_proj.": "language_projection.",
                   "opt_proj.": "language_projection.", "t5_proj.": "language_projection.",
                   "llm_proj.": "language_projection."}
 
 
-def lavis_names(*, text: bool = False) -> tuple[tuple[str, str | None], ...]:
-    """How names below LAVIS' `Qformer.bert.` read here: (pattern, replacement) for `re.sub`, in order; None drops it.
+def lavis_names(*, text: bool = False) -> tuple[tuple[str, str], ...]:
+    """(pattern, replacement) for `re.sub`: how names of LAVIS read here. Those of transformers stay as they are.
 
     text: does the Q-Former read an instruction? Its embeddings have names of their own then.
     """
-    return ((r"\bembeddings\.position_ids$", None),  # a buffer that counts
-            (r"\bembeddings\.LayerNorm\.", "embeddings.layernorm." if text else "layernorm."),
+    return ((r"\bembeddings\.LayerNorm\.", "embeddings.layernorm." if text else "layernorm."),
             (r"\b((?:cross)?attention)\.self\.", r"\1.attention."))
 
 
@@ -39,6 +38,8 @@ class Blip2QFormer(nn.Module):
     With `text`, `forward` takes the instruction's ids (in the Q-Former's own vocabulary, BERT's) as well: tokens then
     depend on the question, so they cannot be pooled before it is asked.
     """
+
+    per_step = True  # tokens of each step in turn
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
@@ -50,36 +51,16 @@ class Blip2QFormer(nn.Module):
         cross_every: int = 2  # layers 0, 2, 4, ... look at the features
         eps: float = 1e-12
         act: str = "gelu"
-        steps: int = 1  # the most frames a window has
         text: bool = False  # reads an instruction
         vocab: int = 30523  # of the instruction's ids
         max_text: int = 512
 
         def __post_init__(self) -> None:
-            if min(self.queries, self.steps, self.layers, self.cross_every) < 1:
-                raise ValueError(f"queries {self.queries}, steps {self.steps}, layers {self.layers} and cross_every "
-                                 f"{self.cross_every}: each must be at least 1")
+            if min(self.queries, self.layers, self.cross_every) < 1:
+                raise ValueError(f"queries {self.queries}, layers {self.layers} and cross_every {self.cross_every}: "
+                                 "each must be at least 1")
             if self.width % self.heads:
                 raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-
-    @classmethod
-    def config_of(cls, published: dict[str, Any], **options: Any) -> Blip2QFormer.Config:
-        """The Config of a checkpoint's config.json (`blip-2`, `instructblip`, `instructblipvideo`). options: as given."""
-        q = published["qformer_config"]
-        text = "instruct" in published.get("model_type", "")
-        whole = {**(InstructBlipQFormerConfig if text else Blip2QFormerConfig)().to_dict(), **q}  # files leave defaults out
-        found = {"queries": published.get("num_query_tokens", 32), "width": whole["hidden_size"],
-                 "layers": whole["num_hidden_layers"], "heads": whole["num_attention_heads"],
-                 "mlp_width": whole["intermediate_size"], "cross_every": whole["cross_attention_frequency"],
-                 "eps": whole["layer_norm_eps"], "act": whole["hidden_act"], "text": text,
-                 "vocab": whole["vocab_size"], "max_text": whole["max_position_embeddings"]}
-        return cls.Config(**{**found, **options})
-
-    @classmethod
-    def from_pretrained_config(cls, published: dict[str, Any], *, feature_width: int, lm_width: int,
-                               **options: Any) -> Blip2QFormer:
-        """Built, with random weights, in the sizes of a checkpoint's config.json."""
-        return cls(cls.config_of(published, **options), feature_width=feature_width, lm_width=lm_width)
 
     def __init__(self, config: Config, *, feature_width: int, lm_width: int | None) -> None:
         """lm_width: None for states that another adapter pools on, without a projection."""
@@ -92,6 +73,10 @@ class Blip2QFormer(nn.Module):
     @property
     def question_conditioned(self) -> bool:
         return self.config.text
+
+    @property
+    def renames(self) -> tuple[tuple[str, str], ...]:
+        return lavis_names(text=self.config.text)
 
     def forward(self, features: Tensor, valid: Tensor, ids: Tensor | None = None,
                 ids_valid: Tensor | None = None) -> Tensor:
@@ -112,10 +97,6 @@ class Blip2QFormer(nn.Module):
         states = self.qformer(query_embeds=self.query_tokens.expand(batch * steps, -1, -1),
                               encoder_hidden_states=features.flatten(0, 1), **asked).last_hidden_state
         return states[:, : self.config.queries].unflatten(0, (batch, steps)).flatten(1, 2)
-
-    def real(self, valid: Tensor, tokens: int) -> Tensor:
-        """Which of the `tokens` come from valid steps: (B, T) -> bool (B, tokens)."""
-        return spread(valid, tokens)
 
     def project(self, states: Tensor) -> Tensor:
         """States (B, T * Q, W) -> LM input embeddings (B, T * Q, N)."""

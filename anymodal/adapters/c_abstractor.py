@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from anymodal.adapters.attention import grid_side, spread
+from anymodal.adapters.attention import grid_side
 
 
 class CAbstractor(nn.Module):
     """features (B, T, P, D), valid frames (B, T) -> states (B, T * Q, W), row after row of frame after frame."""
+
+    per_step = True  # tokens of each step in turn
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
@@ -27,12 +29,11 @@ class CAbstractor(nn.Module):
         mlp_layers: int = 2
         squeeze: float = 0.25  # width within squeeze-and-excitation, of the block's input
         patches: int = 0  # features a frame, each with a learned place added; 0: none is added
-        steps: int = 1  # the most frames a window has
 
         def __post_init__(self) -> None:
-            if min(self.queries, self.width, self.depth, self.mlp_layers, self.steps) < 1:
-                raise ValueError(f"queries {self.queries}, width {self.width}, depth {self.depth}, mlp_layers "
-                                 f"{self.mlp_layers} and steps {self.steps}: each must be at least 1")
+            if min(self.queries, self.width, self.depth, self.mlp_layers) < 1:
+                raise ValueError(f"queries {self.queries}, width {self.width}, depth {self.depth} and mlp_layers "
+                                 f"{self.mlp_layers}: each must be at least 1")
             if int(self.queries**0.5 + 0.5) ** 2 != self.queries:
                 raise ValueError(f"queries {self.queries} make no square grid")
 
@@ -62,10 +63,6 @@ class CAbstractor(nn.Module):
         grid = frames.transpose(1, 2).unflatten(2, (side, side))
         grid = self.after(self.pool(self.before(grid)))
         return grid.flatten(2).transpose(1, 2).unflatten(0, (batch, steps)).flatten(1, 2)
-
-    def real(self, valid: Tensor, tokens: int) -> Tensor:
-        """Which of the `tokens` come from valid steps: (B, T) -> bool (B, tokens)."""
-        return spread(valid, tokens)
 
     def project(self, states: Tensor) -> Tensor:
         """States (B, T * Q, W) -> LM input embeddings (B, T * Q, N)."""

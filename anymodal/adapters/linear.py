@@ -10,22 +10,21 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from anymodal.adapters.attention import spread
-
 
 class Linear(nn.Module):
     """features (B, T, P, D), valid steps (B, T) -> states (B, T * P / m, D * m). Tensors: `projection.*`."""
 
+    per_step = True  # tokens of each step in turn
+
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
-        steps: int = 1  # the most steps a window has
         merge: int = 1  # so many neighbouring features become one token
         norm: bool = False  # a LayerNorm behind it (SPHINX)
         bias: bool = True
 
         def __post_init__(self) -> None:
-            if self.steps < 1 or self.merge < 1:
-                raise ValueError(f"steps {self.steps} and merge {self.merge}: each must be at least 1")
+            if self.merge < 1:
+                raise ValueError(f"merge {self.merge} must be at least 1")
 
     def __init__(self, config: Config, *, feature_width: int, lm_width: int) -> None:
         super().__init__()
@@ -38,10 +37,6 @@ class Linear(nn.Module):
         if features.shape[2] % self.config.merge:
             raise ValueError(f"{features.shape[2]} features a step are no multiple of merge {self.config.merge}")
         return features.unflatten(2, (-1, self.config.merge)).flatten(3).flatten(1, 2)
-
-    def real(self, valid: Tensor, tokens: int) -> Tensor:
-        """Which of the `tokens` come from valid steps: (B, T) -> bool (B, tokens)."""
-        return spread(valid, tokens)
 
     def project(self, states: Tensor) -> Tensor:
         """-> LM input embeddings (B, T * P / m, N)."""

@@ -6,13 +6,10 @@ Shapes: B windows, T steps, P features a step, D feature width, N LM width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
-
-from anymodal.adapters.attention import spread
 
 ORIGINAL_PREFIXES = {"mm_projector.0.": "linear_1.", "mm_projector.2.": "linear_2."}  # of LLaVA's own files
 
@@ -20,24 +17,16 @@ ORIGINAL_PREFIXES = {"mm_projector.0.": "linear_1.", "mm_projector.2.": "linear_
 class Mlp(nn.Module):
     """features (B, T, P, D), valid steps (B, T) -> states (B, T * P, D): the features, in order."""
 
+    per_step = True  # tokens of each step in turn
+
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
-        steps: int = 1  # the most steps a window has
         act: str = "gelu"
         bias: bool = True
 
         def __post_init__(self) -> None:
-            if self.steps < 1:
-                raise ValueError(f"steps {self.steps} must be at least 1")
             if self.act not in ACT2FN:
                 raise ValueError(f"act {self.act!r} is none of transformers' activations")
-
-    @classmethod
-    def from_pretrained_config(cls, published: Mapping, *, feature_width: int, lm_width: int, **options) -> Mlp:
-        """Built, with random weights, as a `llava` or `llava_onevision` checkpoint's config.json says."""
-        found = {"act": published.get("projector_hidden_act", "gelu"),
-                 "bias": published.get("multimodal_projector_bias", True)}
-        return cls(cls.Config(**{**found, **options}), feature_width=feature_width, lm_width=lm_width)
 
     def __init__(self, config: Config, *, feature_width: int, lm_width: int) -> None:
         super().__init__()
@@ -48,10 +37,6 @@ class Mlp(nn.Module):
 
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
         return features.flatten(1, 2)
-
-    def real(self, valid: Tensor, tokens: int) -> Tensor:
-        """Which of the `tokens` come from valid steps: (B, T) -> bool (B, tokens)."""
-        return spread(valid, tokens)
 
     def project(self, states: Tensor) -> Tensor:
         """-> LM input embeddings (B, T * P, N)."""

@@ -58,16 +58,13 @@ class PerceiverResampler(nn.Module):
         head_width: int = 64
         act: str = "gelu"  # gelu: Flamingo; relu: IDEFICS
         qk_norm: bool = False  # heads' queries and keys are normed (IDEFICS)
-        steps: int = 1  # the most frames a window has
-        frames: int = 0  # rows of the frame embedding; 0: frames are not told apart
+        frames: int = 0  # rows of the frame embedding, the most frames of a window; 0: frames are not told apart
         native: bool = False  # the latents are the tokens, as wide as the features: for gated cross-attention
 
         def __post_init__(self) -> None:
-            if min(self.queries, self.layers, self.heads, self.head_width, self.steps) < 1:
-                raise ValueError(f"queries {self.queries}, layers {self.layers}, heads {self.heads}, head_width "
-                                 f"{self.head_width} and steps {self.steps}: each must be at least 1")
-            if self.frames and self.steps > self.frames:
-                raise ValueError(f"{self.steps} steps a window are more than the {self.frames} frames told apart")
+            if min(self.queries, self.layers, self.heads, self.head_width) < 1:
+                raise ValueError(f"queries {self.queries}, layers {self.layers}, heads {self.heads} and head_width "
+                                 f"{self.head_width}: each must be at least 1")
             if self.act not in ("gelu", "relu"):
                 raise ValueError(f"act {self.act!r} is neither gelu nor relu")
 
@@ -85,8 +82,11 @@ class PerceiverResampler(nn.Module):
         self.to_lm = nn.Identity() if config.native else nn.Linear(feature_width, lm_width)
 
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
+        """Raises ValueError for more frames than are told apart."""
         steps = features.shape[1]
         if self.config.frames:
+            if steps > self.config.frames:
+                raise ValueError(f"{steps} frames are more than the {self.config.frames} that are told apart")
             features = features + self.frame_embs[:steps, None]
         context = features.flatten(1, 2)
         latents = self.latents.expand(len(context), -1, -1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from anymodal.adapters.attention import grid_side, sincos_grid, spread
+from anymodal.adapters.attention import grid_side, sincos_grid
 
 PREFIXES = {"attn_pool.": "", "ln_post.": "ln_post.", "proj": "proj"}  # below `visual.`
 
@@ -21,18 +21,18 @@ PREFIXES = {"attn_pool.": "", "ln_post.": "ln_post.", "proj": "proj"}  # below `
 class Resampler2d(nn.Module):
     """features (B, T, P, D), valid frames (B, T) -> states (B, T * Q, W), the queries of frame after frame."""
 
+    per_step = True  # tokens of each step in turn
+
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
         queries: int = 256  # a square number
         width: int | None = None  # own width; None: the LM's
         heads: int = 32
         eps: float = 1e-6
-        steps: int = 1  # the most frames a window has
 
         def __post_init__(self) -> None:
-            if min(self.queries, self.heads, self.steps) < 1:
-                raise ValueError(f"queries {self.queries}, heads {self.heads} and steps {self.steps}: "
-                                 "each must be at least 1")
+            if min(self.queries, self.heads) < 1:
+                raise ValueError(f"queries {self.queries} and heads {self.heads}: each must be at least 1")
             if int(self.queries**0.5 + 0.5) ** 2 != self.queries:
                 raise ValueError(f"queries {self.queries} make no square grid")
 
@@ -66,10 +66,6 @@ class Resampler2d(nn.Module):
         grid = self.pos_embed.float().view(1, own, own, -1).permute(0, 3, 1, 2)
         grid = nn.functional.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
         return grid.permute(0, 2, 3, 1).flatten(0, 2)
-
-    def real(self, valid: Tensor, tokens: int) -> Tensor:
-        """Which of the `tokens` come from valid steps: (B, T) -> bool (B, tokens)."""
-        return spread(valid, tokens)
 
     def project(self, states: Tensor) -> Tensor:
         """States (B, T * Q, W) -> LM input embeddings (B, T * Q, N)."""

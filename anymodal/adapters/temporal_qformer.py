@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from anymodal.adapters.attention import spread
-from anymodal.adapters.blip2_qformer import Blip2QFormer, query_transformer
+from anymodal.adapters.blip2_qformer import Blip2QFormer, lavis_names, query_transformer
 
-# Names in Video-LLaMA's own .pth -> names here; below `.bert.` they go on as `blip2_qformer.lavis_names` has them.
+# Prefixes of Video-LLaMA's own .pth -> here. `*.position_ids` are to be ignored.
 VIDEO_PREFIXES = {"query_tokens": "frames.query_tokens", "Qformer.bert.": "frames.qformer.",
                   "video_query_tokens": "query_tokens", "video_Qformer.bert.": "qformer.",
                   "video_frame_position_embedding.": "position_embedding.", "llama_proj.": "language_projection."}
@@ -29,6 +29,8 @@ AUDIO_PREFIXES = {"audio_query_tokens": "query_tokens", "audio_Qformer.bert.": "
 
 class TemporalQFormer(nn.Module):
     """features (B, T, P, D), valid steps (B, T) -> query states (B, Q, W)."""
+
+    renames = lavis_names()
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
@@ -40,25 +42,22 @@ class TemporalQFormer(nn.Module):
         cross_every: int = 1
         eps: float = 1e-12
         act: str = "gelu"
-        steps: int = 8  # the most steps a window has
-        positions: int = 32  # rows of the position embedding
+        positions: int = 32  # of the position embedding: the most steps a window may have
         frames: Mapping[str, Any] | None = None  # a Blip2QFormer's options: it reads each step first
 
         def __post_init__(self) -> None:
-            if min(self.queries, self.layers, self.steps) < 1:
-                raise ValueError(f"queries {self.queries}, layers {self.layers} and steps {self.steps}: "
+            if min(self.queries, self.layers, self.positions) < 1:
+                raise ValueError(f"queries {self.queries}, layers {self.layers} and positions {self.positions}: "
                                  "each must be at least 1")
             if self.width % self.heads:
                 raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-            if self.steps > self.positions:
-                raise ValueError(f"{self.steps} steps a window are more than the {self.positions} positions there are")
 
     def __init__(self, config: Config, *, feature_width: int, lm_width: int) -> None:
         super().__init__()
         self.config = config
         self.frames = None
         if config.frames is not None:
-            frame = Blip2QFormer.Config(**{**config.frames, "steps": config.steps})
+            frame = Blip2QFormer.Config(**config.frames)
             if frame.text:
                 raise ValueError("frames: a Q-Former that reads an instruction cannot be pooled over time beforehand")
             self.frames = Blip2QFormer(frame, feature_width=feature_width, lm_width=None)

@@ -13,20 +13,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from anymodal.adapters.attention import spread
-
 
 class TokenMerging(nn.Module):
     """features (B, T, P, D), valid frames (B, T) -> states (B, T * K, D), each frame's in its order."""
 
+    per_step = True  # tokens of each step in turn
+
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
         queries: int = 16  # tokens that are kept of a frame
-        steps: int = 1  # the most frames a window has
 
         def __post_init__(self) -> None:
-            if self.queries < 1 or self.steps < 1:
-                raise ValueError(f"queries {self.queries} and steps {self.steps}: each must be at least 1")
+            if self.queries < 1:
+                raise ValueError(f"queries {self.queries} must be at least 1")
 
     def __init__(self, config: Config, *, feature_width: int, lm_width: int) -> None:
         super().__init__()
@@ -40,10 +39,6 @@ class TokenMerging(nn.Module):
             raise ValueError(f"{features.shape[2]} features a step are fewer than the {self.config.queries} kept")
         merged, _ = merge_tokens(features.flatten(0, 1), self.config.queries)
         return merged.unflatten(0, features.shape[:2]).flatten(1, 2)
-
-    def real(self, valid: Tensor, tokens: int) -> Tensor:
-        """Which of the `tokens` come from valid steps: (B, T) -> bool (B, tokens)."""
-        return spread(valid, tokens)
 
     def project(self, states: Tensor) -> Tensor:
         """States (B, T * K, D) -> LM input embeddings (B, T * K, N)."""

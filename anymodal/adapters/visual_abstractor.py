@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from anymodal.adapters.attention import attend, spread
+from anymodal.adapters.attention import attend
 
 PREFIXES = {"query_tokens": "query_tokens", "abstractor.": ""}
 
 
 class VisualAbstractor(nn.Module):
     """features (B, T, P, D), valid frames (B, T) -> states (B, T * Q, D), the queries of frame after frame."""
+
+    per_step = True  # tokens of each step in turn
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
@@ -28,12 +30,11 @@ class VisualAbstractor(nn.Module):
         mlp_width: int = 4096  # of the gated MLP
         eps: float = 1e-6  # of the norm within the MLP
         end: bool = True  # a learned vector follows each frame's tokens
-        steps: int = 1  # the most frames a window has
 
         def __post_init__(self) -> None:
-            if min(self.queries, self.layers, self.heads, self.mlp_width, self.steps) < 1:
-                raise ValueError(f"queries {self.queries}, layers {self.layers}, heads {self.heads}, mlp_width "
-                                 f"{self.mlp_width} and steps {self.steps}: each must be at least 1")
+            if min(self.queries, self.layers, self.heads, self.mlp_width) < 1:
+                raise ValueError(f"queries {self.queries}, layers {self.layers}, heads {self.heads} and mlp_width "
+                                 f"{self.mlp_width}: each must be at least 1")
 
     def __init__(self, config: Config, *, feature_width: int, lm_width: int) -> None:
         super().__init__()
@@ -54,10 +55,6 @@ class VisualAbstractor(nn.Module):
         for layer in self.encoder.layers:
             states = layer.crossattention(states, frames)
         return states.unflatten(0, (batch, steps)).flatten(1, 2)
-
-    def real(self, valid: Tensor, tokens: int) -> Tensor:
-        """Which of the `tokens` come from valid steps: (B, T) -> bool (B, tokens)."""
-        return spread(valid, tokens)
 
     def project(self, states: Tensor) -> Tensor:
         """States (B, T * Q, D) -> LM input embeddings (B, T * (Q + 1), N) with the end vectors, (B, T * Q, N) without."""

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from anymodal.adapters.attention import spread
-from anymodal.adapters.blip2_qformer import query_transformer
+from anymodal.adapters.blip2_qformer import lavis_names, query_transformer
 
-# Names in SALMONN's own .pth -> names here; below `.bert.` they go on as `blip2_qformer.lavis_names` has them.
+# Prefixes of SALMONN's own .pth -> here. `*.position_ids` are to be ignored.
 PREFIXES = {"speech_query_tokens": "query_tokens", "speech_Qformer.bert.": "qformer.",
             "speech_llama_proj.": "language_projection.", "ln_speech.": "norms.0.", "ln_audio.": "norms.1."}
 
 
 class WindowQFormer(nn.Module):
     """features (B, T, P, D), valid steps (B, T) -> states (B, R * Q, W), of a T * P frames long sequence."""
+
+    renames = lavis_names()
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
@@ -36,13 +38,12 @@ class WindowQFormer(nn.Module):
         cross_every: int = 1
         eps: float = 1e-12
         act: str = "gelu"
-        steps: int = 1  # the most steps a window has
         parts: tuple[int, ...] = ()  # widths of encoders' features side by side, each normed on its own; none: no norm
 
         def __post_init__(self) -> None:
-            if min(self.queries, self.frames, self.stride, self.layers, self.steps) < 1:
-                raise ValueError(f"queries {self.queries}, frames {self.frames}, stride {self.stride}, layers "
-                                 f"{self.layers} and steps {self.steps}: each must be at least 1")
+            if min(self.queries, self.frames, self.stride, self.layers) < 1:
+                raise ValueError(f"queries {self.queries}, frames {self.frames}, stride {self.stride} and layers "
+                                 f"{self.layers}: each must be at least 1")
             if self.width % self.heads:
                 raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
 
