@@ -40,8 +40,9 @@ from actors.source import Progress, SourceActor
 from anymodal.agent import new_clip
 from anymodal.config import load_spec
 from anymodal.errors import MediaError, RuntimeFault
+from anymodal.language.layout import make_layout
 from anymodal.language.prompt import check_question, check_questions
-from anymodal.language.tokenizer import TextTokenizer
+from anymodal.models import weights_folder
 from anymodal.stages.items import Clip, Question
 from anymodal.stages.think import Piece, time_first_tokens
 from anymodal.types import Answer, Delta
@@ -66,7 +67,7 @@ class Pipeline:
     def __init__(self, bundle: str | Path = "tiny", address: str | None = None, *, clips: int | None = None) -> None:
         self.spec, path = load_spec(bundle)
         self.runtime = read_runtime(self.spec, clips=clips)
-        self._tokenizer = TextTokenizer(path.parent / (self.spec.weights or self.spec.name) / "tokenizer.json")
+        self._tokenizer = make_layout(self.spec, weights_folder(self.spec, path)).tokenizer
         self._bundle = str(bundle) if str(bundle) != str(path) else str(path.resolve())
         self._actors: dict[str, Any] = {}
         self._group = None

@@ -27,9 +27,9 @@ from actors.placement import check_fits, check_total, needs
 from actors.runtime import Runtime, read_runtime
 from anymodal.config import load_spec
 from anymodal.errors import AnymodalError, RuntimeFault
-from anymodal.language.prompt import check_question, window_label
-from anymodal.language.tokenizer import TextTokenizer
+from anymodal.language.layout import Layout, make_layout
 from anymodal.memory import Compaction, Memory
+from anymodal.models import weights_folder
 from anymodal.stages.items import Percept
 from anymodal.stages.perceive import BATCH
 from anymodal.threads import limit_threads
@@ -160,8 +160,7 @@ class Parts:
         self.runtime = read_runtime(self.spec)
         self._start(bundle)
         self.shared_perception = RemotePerception(self)
-        tokenizer = TextTokenizer(path.parent / (self.spec.weights or self.spec.name) / "tokenizer.json")
-        self.mind = RemoteMind(self, tokenizer)
+        self.mind = RemoteMind(self, make_layout(self.spec, weights_folder(self.spec, path)))
 
     def _start(self, bundle: str) -> None:
         wanted = needs(self.runtime)
@@ -331,14 +330,14 @@ class RemoteState:
 class RemoteMind:
     """As `anymodal.language.mind.Mind`. Raises RuntimeFault where the state is lost."""
 
-    def __init__(self, parts: Parts, tokenizer: TextTokenizer) -> None:
-        self.spec, self._parts, self.tokenizer = parts.spec, parts, tokenizer
+    def __init__(self, parts: Parts, layout: Layout) -> None:
+        self.spec, self._parts, self.layout = parts.spec, parts, layout
 
     def check(self, question: str) -> None:
-        check_question(question, self.tokenizer, self.spec.prompt.max_question_tokens)
+        self.layout.check(question)
 
     def open(self, compaction: Compaction | None = None, windows: Iterable[Percept] = ()) -> RemoteState:
-        memory = Memory(self.spec.memory, lambda t0_s: len(window_label(self.tokenizer, t0_s)), self.spec.prompt.order)
+        memory = Memory(self.spec.memory, self.layout.text_tokens, self.spec.prompt.order, len(self.layout.head))
         if compaction is not None:
             memory.restore(compaction)
         windows = list(windows)

@@ -25,10 +25,19 @@ class _Strict(BaseModel):
 
 
 class PartSpec(BaseModel):
-    """`use` and the part's own keys."""
+    """`use` and the part's own keys.
+
+    Of a published model: `tensors`, the part's share of the checkpoint (prefix there -> prefix in the part), `ignore`,
+    patterns of keys within these prefixes that are none of its own, `checkpoint` and `files`, where the weights are not
+    in the bundle's checkpoint. A key whose value is {from: ...} is read from there: docs/models.md.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     use: str
+    tensors: dict[str, str] = Field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+    checkpoint: str | None = None
+    files: tuple[str, ...] = ()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -53,6 +62,7 @@ class ModalitySpec(_Strict):
     rate_hz: float = Field(gt=0)
     encoder: PartSpec
     adapter: PartSpec
+    closing: bool = True  # pictures: the frame on show at a window's end is one step more
     pixels: Literal["rgb8", "gray16"] | None = None  # pictures: colour, or one 16-bit measurement; "video" is rgb8
     level: LevelSpec | None = None  # gray16: what its levels say, where floats are to be read too
     size_px: int | None = None  # pictures: frames are scaled to size_px x size_px at decode
@@ -72,10 +82,51 @@ class ModalitySpec(_Strict):
         return self
 
 
+class TemplateSpec(_Strict):
+    """The text around a published model's soft tokens: `anymodal.language.layout`.
+
+    head comes first; time, with {clock} or {seconds}, before each window; window has for each modality the text around
+    its {tokens}. question ends where the answer begins. turn is an earlier question with its {answer}, and again what
+    takes the place of `question` behind turns. rule is how a standing rule's {question} is asked.
+    placeholders: the token that stands for a modality's soft tokens in the published prompt. Text is then cut into
+    tokens as there; without one each piece of text is cut by itself.
+    stops: tokens or texts that end an answer, beside the model's own.
+    """
+
+    head: str = ""
+    time: str = ""
+    window: dict[str, str] = Field(default_factory=dict)
+    question: str
+    turn: str = ""
+    again: str = ""
+    rule: str = "{question}"
+    placeholders: dict[str, str] = Field(default_factory=dict)
+    stops: tuple[str, ...] = ()
+    special_tokens: bool = True  # the tokenizer's own, such as <s>, before the head
+
+    @model_validator(mode="after")
+    def _filled_in(self) -> TemplateSpec:
+        wanted = {"question": ("question",), "rule": ("question",),
+                  **({"turn": ("question", "answer")} if self.turn else {}),
+                  **({"again": ("question",)} if self.again else {})}
+        for key, fields in wanted.items():
+            for name in fields:
+                if getattr(self, key).count(f"{{{name}}}") != 1:
+                    raise ValueError(f"prompt.template.{key} must have {{{name}}} once, found {getattr(self, key)!r}")
+        for modality, text in self.window.items():
+            if text.count("{tokens}") != 1:
+                raise ValueError(f"prompt.template.window.{modality} must have {{tokens}} once, found {text!r}")
+        return self
+
+
 class PromptSpec(_Strict):
-    """How a window's tokens are laid out before the LM: time text, then each modality's soft tokens."""
+    """How a window's tokens are laid out before the LM: time text, then each modality's soft tokens.
+
+    Without a `template` it is as the default bundle was trained: `anymodal.language.prompt`.
+    """
 
     order: tuple[str, ...]
+    template: TemplateSpec | None = None
     max_question_tokens: int = 96
     max_answer_tokens: int = 48
 
@@ -161,8 +212,28 @@ class SpeechSpec(_Strict):
         return self
 
 
+class CheckpointSpec(_Strict):
+    """Where a published model's weights are, and what is to be known about them.
+
+    id: of the hub, or a folder. architectures: those of a config.json (or its model_type) that this bundle runs; where
+    several bundles do, the one whose `matches` (a dotted path there -> its value) holds.
+    """
+
+    id: str
+    architectures: tuple[str, ...] = ()
+    matches: dict[str, Any] = Field(default_factory=dict)
+    files: tuple[str, ...] = ()  # of weights, as patterns; none: as transformers names them
+    tokenizer: str = ""  # folder of the tokenizer within the checkpoint
+    licence: str = "unknown"
+    non_commercial: bool = False
+    size_gb: float = Field(0.0, ge=0)
+    needs: tuple[str, ...] = ()  # in words, such as a further checkpoint
+    others: dict[str, str] = Field(default_factory=dict)  # further checkpoints by a name that parts give: name -> id
+
+
 class BundleSpec(_Strict):
     name: str
+    checkpoint: CheckpointSpec | None = None  # of a published model; then `weights` is not used
     window_s: float = Field(1.0, gt=0)
     gate: GateSpec = Field(default_factory=GateSpec)
     memory: MemorySpec = Field(default_factory=MemorySpec)
@@ -196,6 +267,11 @@ def configs_dir() -> Path:
     raise ConfigError(f"no shipped configs beside {here}", fix="reinstall anymodal")
 
 
+def shipped_bundles() -> dict[str, Path]:
+    """Their YAMLs by name."""
+    return {p.stem: p for p in sorted(configs_dir().glob("*.yaml"))}
+
+
 def find_bundle(name: str | Path) -> Path:
     """A shipped bundle's name, or a path to a YAML -> the YAML's path."""
     path = Path(name)
@@ -203,15 +279,24 @@ def find_bundle(name: str | Path) -> Path:
         if path.is_file():
             return path
         raise ConfigError(f"no bundle file {path}", fix="give a path to a YAML that exists")
-    shipped = {p.stem: p for p in configs_dir().glob("*.yaml")}
+    shipped = shipped_bundles()
     if str(name) in shipped:
         return shipped[str(name)]
     raise ConfigError(f"unknown bundle {str(name)!r}", fix=nearest(str(name), shipped))
 
 
 def load_spec(name: str | Path) -> tuple[BundleSpec, Path]:
-    """Read and check a bundle's YAML. Returns the spec and the YAML's path."""
-    path = find_bundle(name)
+    """A shipped bundle's name, a YAML, or a published checkpoint (folder or hub id) -> the spec and its YAML's path.
+
+    A checkpoint is run by the shipped bundle of its architecture. Raises ConfigError.
+    """
+    from anymodal.models import is_checkpoint, recognised
+
+    return recognised(name) if is_checkpoint(name) else read_spec(find_bundle(name))
+
+
+def read_spec(path: Path) -> tuple[BundleSpec, Path]:
+    """Read and check a bundle's YAML. Raises ConfigError."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -265,8 +350,9 @@ def _check_window_fits(spec: BundleSpec, where: str) -> None:
 def _model_at(loc: tuple) -> type[BaseModel]:
     model: type[BaseModel] = BundleSpec
     steps = {"modalities": ModalitySpec, "level": LevelSpec, "prompt": PromptSpec, "memory": MemorySpec, "gate": GateSpec,
-             "search": SearchSpec, "speech": SpeechSpec, "asr": PartSpec, "encoder": PartSpec, "adapter": PartSpec,
-             "language": PartSpec, "joint_text": PartSpec}
+             "search": SearchSpec, "speech": SpeechSpec, "asr": PartSpec, "template": TemplateSpec,
+             "checkpoint": CheckpointSpec, "encoder": PartSpec, "adapter": PartSpec, "language": PartSpec,
+             "joint_text": PartSpec}
     for part in loc:
         model = steps.get(str(part), model)
     return model

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from anymodal.config import BundleSpec, build_part
+from anymodal.errors import ConfigError
 from anymodal.types import Signal, Tokens, Window
 
 # What a batch is made of, by the sense's pixels. 16-bit levels go as int32: torch has uint16 tensors, and for most of
@@ -44,7 +45,7 @@ class Perception(nn.Module):
 
     def __init__(self, spec: BundleSpec, lm_width: int) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.lm_width = spec, lm_width
         self.encoders = nn.ModuleDict()
         self.adapters = nn.ModuleDict()
         self.familiarity = nn.ModuleDict()
@@ -53,7 +54,8 @@ class Perception(nn.Module):
             self.encoders[name] = encoder
             self.adapters[name] = build_part(modality.adapter, spec.trust, feature_width=encoder.width,
                                              lm_width=lm_width)
-            self.familiarity[name] = Familiarity(encoder.width)
+            if spec.checkpoint is None:  # else what it was trained on is not known
+                self.familiarity[name] = Familiarity(encoder.width)
 
     @property
     def device(self) -> torch.device:
@@ -69,7 +71,8 @@ class Perception(nn.Module):
         if signals.dim() == 5:
             batch, steps = signals.shape[:2]
             patches, joint = _distinct(encoder, signals.flatten(0, 1)) if once else encoder(signals.flatten(0, 1))
-            joint = nn.functional.normalize(joint.view(batch, steps, -1).mean(1), dim=-1)
+            if joint is not None:
+                joint = nn.functional.normalize(joint.view(batch, steps, -1).mean(1), dim=-1)
             return patches.view(batch, steps, *patches.shape[1:]), joint
         patches, joint = encoder(signals)
         return patches[:, None], joint
@@ -99,26 +102,96 @@ class Perception(nn.Module):
 
     def _encode_batch(self, modality: str, jobs: list[tuple[int, str, Signal]], items: Sequence[tuple[str, Window]],
                       found: list[list[Tokens]], rows: int, once: bool) -> None:
-        batch, valid = self._batch(modality, [signal for _, _, signal in jobs], rows)
-        features, joint = self.features(modality, batch, once=once)
-        states = self.adapters[modality](features, valid)
-        embeds = self.adapters[modality].project(states)
-        weight = valid[..., None].to(features.dtype)
-        mean = (features.mean(2) * weight).sum(1) / weight.sum(1)
-        familiar = self.familiarity[modality](mean)
-        adapter = self.adapters[modality]  # what each of its queries says is found again better than the whole window's
-        joint = adapter.joint(states) if hasattr(adapter, "joint") else joint[:, None]
+        encoder, adapter = self.encoders[modality], self.adapters[modality]
+        if hasattr(encoder, "perceive"):  # a model whose tokens are not an adapter's rows: it makes them itself
+            for i, stream, signal in jobs:
+                session, window = items[i]
+                found[i].append(Tokens(session, stream, window.index, modality, window.t0_s, window.t1_s,
+                                       **encoder.perceive(signal.data, signal.rate_hz)))
+            return
+        signals = [signal for _, _, signal in jobs]
+        if hasattr(encoder, "prepare"):
+            features, joint, valid = self._prepared(modality, signals, once)
+        else:
+            batch, valid = self._batch(modality, signals, rows)
+            features, joint = self.features(modality, batch, once=once)
+        states = adapter(features, valid)
+        embeds = adapter.project(states)
+        if embeds.shape[-1] != self.lm_width:
+            raise ConfigError(f"the {modality} adapter makes tokens of width {embeds.shape[-1]}, the language model takes "
+                              f"{self.lm_width}", fix=f"use an adapter made for a width of {self.lm_width}")
+        real = adapter.real(valid, embeds.shape[1]) if hasattr(adapter, "real") else None  # others are of no frame
+        familiar = self._familiar(modality, features, valid)
+        # What each of an adapter's queries says is found again better than the whole window's.
+        joint = adapter.joint(states) if hasattr(adapter, "joint") else None if joint is None else joint[:, None]
         for row, (i, stream, _) in enumerate(jobs):
             session, window = items[i]
+            own = embeds[row] if real is None else embeds[row][real[row]]
             found[i].append(Tokens(session, stream, window.index, modality, window.t0_s, window.t1_s,
-                                   embeds[row].float().cpu().numpy(), joint[row].float().cpu().numpy(),
-                                   float(familiar[row])))
+                                   own.float().cpu().numpy(), None if joint is None else joint[row].float().cpu().numpy(),
+                                   familiar[row]))
+
+    def _familiar(self, modality: str, features: Tensor, valid: Tensor) -> list[float]:
+        if modality not in self.familiarity:
+            return [1.0] * len(features)
+        weight = valid[..., None].to(features.dtype)
+        mean = (features.mean(2) * weight).sum(1) / weight.sum(1)
+        return self.familiarity[modality](mean).tolist()
+
+    def _prepared(self, modality: str, signals: list[Signal], once: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+        """For an encoder that prepares what it takes: features (B, T, P, D), joint (B, E) or None, valid (B, T).
+
+        Pictures come at their own size, each frame by itself; no rows are filled up.
+        """
+        encoder, sense = self.encoders[modality], self.spec.modalities[modality]
+        weight = next(encoder.parameters())
+        if not sense.is_picture:
+            batch, valid = self._batch(modality, signals, len(signals))
+            ready = encoder.prepare(batch.float().cpu().numpy(), sense.rate_hz)
+            features, joint = encoder(ready.to(weight.device, weight.dtype))
+            return features[:, None], joint, valid
+        steps = self._steps(modality)
+        valid = torch.zeros(len(signals), steps, dtype=torch.bool)
+        frames = []
+        for row, signal in enumerate(signals):
+            for at, frame in self._frames(modality, signal, steps):
+                valid[row, at] = True
+                frames.append(frame)
+        where = list(range(len(frames)))
+        if once:
+            place: dict[tuple, int] = {}
+            where = [place.setdefault((f.shape, f.tobytes()), len(place)) for f in frames]
+            frames = [frames[where.index(i)] for i in range(len(place))]
+        made, joint = encoder(encoder.prepare(frames).to(weight.device, weight.dtype))
+        valid = valid.to(made.device)
+        features = made.new_zeros(*valid.shape, *made.shape[1:])
+        features[valid] = made[where]
+        if joint is not None:
+            each = joint.new_zeros(*valid.shape, joint.shape[-1])
+            each[valid] = joint[where]
+            joint = nn.functional.normalize(each.sum(1), dim=-1)
+        return features, joint, valid
+
+    def _steps(self, modality: str) -> int:
+        """The most frames that a window has."""
+        sense = self.spec.modalities[modality]
+        own = getattr(self.adapters[modality].config, "steps", None)
+        return own or round(sense.rate_hz * self.spec.window_s) + sense.closing
+
+    def _frames(self, modality: str, signal: Signal, steps: int) -> list[tuple[int, np.ndarray]]:
+        """A window's frames with their steps."""
+        sense = self.spec.modalities[modality]
+        start = round((signal.t0_s + 1e-6) % self.spec.window_s * sense.rate_hz)
+        found = {start + i: frame for i, frame in enumerate(signal.data[: steps - start])}
+        if signal.closing is not None and sense.closing:
+            found[steps - 1] = signal.closing
+        return list(found.items())
 
     def _batch(self, modality: str, signals: list[Signal], rows: int) -> tuple[Tensor, Tensor]:
         """Stack signals into `rows` rows, each sample at its place in the window; `valid` marks real steps."""
         sense, window_s = self.spec.modalities[modality], self.spec.window_s
         is_picture, rate_hz = sense.is_picture, sense.rate_hz
-        length = self.adapters[modality].config.steps if is_picture else round(rate_hz * window_s)
+        length = self._steps(modality) if is_picture else round(rate_hz * window_s)
         first = signals[0].data
         out = np.zeros((rows, length, *first.shape[1:]), BATCHED[sense.pixels])
         valid = np.zeros((rows, length if is_picture else 1), bool)
@@ -129,7 +202,7 @@ class Perception(nn.Module):
             out[row, start : start + take] = signal.data[:take]
             if is_picture:
                 valid[row, start : start + take] = True
-                if signal.closing is not None:
+                if signal.closing is not None and sense.closing:
                     out[row, -1], valid[row, -1] = signal.closing, True
             elif signal.data.ndim > 1:  # a sensor holds its first and last readings
                 out[row, :start], out[row, start + take :] = signal.data[0], signal.data[take - 1]

@@ -256,7 +256,7 @@ def large(bundle: Bundle, percepts: list[Percept]) -> tuple[Bundle, list[Percept
         lm = CausalLM(CausalLM.Config(vocab=bundle.tokenizer.vocab, **LARGE)).eval().requires_grad_(False)
         widen = torch.randn(percepts[0].tokens[0].embeds.shape[1], LARGE["width"]).numpy() * 0.02
     made = replace(bundle)
-    made.__dict__["mind"] = Mind(bundle.spec, lm, bundle.tokenizer, Calibration())
+    made.__dict__["mind"] = Mind(bundle.spec, lm, bundle.layout, Calibration())
     return made, [replace(p, tokens=tuple(replace(t, embeds=t.embeds @ widen) for t in p.tokens)) for p in percepts]
 
 

@@ -36,8 +36,8 @@ def percept(index: int, seed: int, width: int = 4, *, changes: int = 5, streams=
     return Percept("s", index, index * 1.0, index + 1.0, tuple(tokens), frames=4, dropped=index % 3)
 
 
-def label_tokens(t0_s: float) -> int:
-    return 2 + (t0_s >= 60) + (t0_s >= 3600)
+def label_tokens(entry: Span) -> int:
+    return 2 + (entry.t0_s >= 60) + (entry.t0_s >= 3600)
 
 
 specs = st.builds(

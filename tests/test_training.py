@@ -13,6 +13,7 @@ from anymodal.adapters.qformer import QFormer
 from anymodal.config import BundleSpec, build_part, load_spec
 from anymodal.errors import ConfigError
 from anymodal.language.mind import Calibration, Mind
+from anymodal.language.layout import Layout
 from anymodal.language.prompt import answer_ids, question_ids
 from anymodal.language.stamp import spread_numbers, window_stamp
 from anymodal.language.tokenizer import TextTokenizer
@@ -64,7 +65,7 @@ def test_packed_questions_score_as_forks_of_the_cache_do(spec, tokenizer, parts)
         rows = batch["asked"][0]
         packed = [float(packed_loss(lm, prefix, [pack(tokenizer, [row], 96, 1.0)])[0]) for row in rows]
         together = float(packed_loss(lm, prefix, [pack(tokenizer, rows, 96, 1.0)])[0])
-        mind = Mind(spec, lm, tokenizer, Calibration())
+        mind = Mind(spec, lm, Layout(spec, tokenizer), Calibration())
         state = mind.open()
         signals = batch["signals"]
         for k in range(8):

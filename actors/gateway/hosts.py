@@ -17,7 +17,9 @@ from typing import Any, Protocol
 from anymodal.agent import Agent, load
 from anymodal.config import BundleSpec
 from anymodal.errors import AnymodalError, SessionError
+from anymodal.language.layout import make_layout
 from anymodal.language.tokenizer import TextTokenizer
+from anymodal.models import weights_folder
 from anymodal.session.log import RuleEvent
 from anymodal.session.news import Seen, token_counts
 from anymodal.session.recall import Hit
@@ -243,7 +245,7 @@ class ActorHost:
 
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         spec, path = load_spec(bundle)
-        self.tokenizer = TextTokenizer(path.parent / (spec.weights or spec.name) / "tokenizer.json")
+        self.tokenizer = make_layout(spec, weights_folder(spec, path)).tokenizer
         self._sessions = Sessions(bundle, address, folder=folder)
         self.spec, self.name = spec, spec.name
 

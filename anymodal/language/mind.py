@@ -23,22 +23,14 @@ from anymodal.config import BundleSpec
 from anymodal.errors import QuestionError
 from anymodal.language.capability import Capability
 from anymodal.language.forks import Forks, Trunk
-from anymodal.language.prompt import (
-    AnswerReader,
-    answer_ids,
-    check_question,
-    question_ids,
-    window_label,
-)
-from anymodal.language.stamp import window_stamp
-from anymodal.language.tokenizer import BOS, EOS, TextTokenizer, clock
+from anymodal.language.layout import Layout, Reader
+from anymodal.language.tokenizer import TextTokenizer, clock
 from anymodal.language.tree import Tree
-from anymodal.memory import Compaction, Memory, Span
+from anymodal.memory import Compaction, Memory, Part, Span
 from anymodal.session.log import Turn
 from anymodal.stages.items import Percept
 from anymodal.types import Answer, Delta, Evidence
 
-YES, NO = "yes", "no"
 MOST_TREES = 16  # of packed prompts that are kept
 SURE = 0.5  # a judgement from here on comes with its evidence
 
@@ -81,16 +73,22 @@ class MindState:
 class Mind:
     """Answers questions over the windows of a session. Raises ConfigError where the language model cannot hold one."""
 
-    def __init__(self, spec: BundleSpec, lm: nn.Module, tokenizer: TextTokenizer, calibration: Calibration) -> None:
-        self.spec, self.lm, self.tokenizer, self.calibration = spec, lm, tokenizer, calibration
+    def __init__(self, spec: BundleSpec, lm: nn.Module, layout: Layout, calibration: Calibration | None = None) -> None:
+        """calibration: of its confidence; None: that is the geometric mean of its tokens' probabilities."""
+        self.spec, self.lm, self.layout, self.calibration = spec, lm, layout, calibration
         self.model = lm.model
         self._embed = self.model.get_input_embeddings()
         self.capability = Capability.of(self.model)
         self._trees: dict[tuple[str, ...], Tree] = {}
         memory, prompt = spec.memory, spec.prompt
         self.capability.check(
-            memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens + 2
-            + prompt.max_answer_tokens, "the memory, earlier turns, recalled windows, a question and its answer")
+            memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens
+            + len(layout.question("")) + prompt.max_answer_tokens,
+            "the memory, earlier turns, recalled windows, a question and its answer")
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        return self.layout.tokenizer
 
     @property
     def device(self) -> torch.device:
@@ -105,7 +103,7 @@ class Mind:
         compaction: the newest in effect at the time wanted; windows: those after its `after_window` (all, without one)
         up to that time. Raises ValueError when they end before the compaction is in effect.
         """
-        memory = Memory(self.spec.memory, lambda t0_s: len(window_label(self.tokenizer, t0_s)), self.spec.prompt.order)
+        memory = Memory(self.spec.memory, self.layout.text_tokens, self.spec.prompt.order, len(self.layout.head))
         if compaction is not None:
             memory.restore(compaction)
         made = [c for percept in windows if (c := memory.append(percept)) is not None]
@@ -155,7 +153,7 @@ class Mind:
 
     def check(self, question: str) -> None:
         """Raise QuestionError for a question that cannot be asked."""
-        check_question(question, self.tokenizer, self.spec.prompt.max_question_tokens)
+        self.layout.check(question)
 
     @torch.inference_mode()
     def answer(self, state: MindState, question: str, *, at_s: float | None = None, turns: Sequence[Turn] = (),
@@ -170,29 +168,32 @@ class Mind:
         began = time.perf_counter()
         self.check(question)
         seen, length = self._seen(state.memory, at_s)
-        ids = question_ids(self.tokenizer, question, self.spec.prompt.max_question_tokens)
-        embeds = [*self._recalled(recalled), self._embeds([*self._turns(turns), *ids])]
+        before = self._turns(turns)
+        ids = [*before, *self.layout.question(question, behind_turns=bool(before))]
+        embeds = [*self._recalled(recalled), self._embeds(ids)]
         forks = Forks(state.trunk, [torch.cat(embeds)], length=length, room=self.spec.prompt.max_answer_tokens)
-        reader = AnswerReader(self.tokenizer, self.spec.window_s)
-        logprob, ttft_s = 0.0, 0.0
+        reader = self.layout.reader()
+        logprob, count, ttft_s = 0.0, 0, 0.0
         for _ in range(self.spec.prompt.max_answer_tokens):
             if cancelled():
                 return
             scores = torch.log_softmax(forks.logits[0].float(), -1)
             token = int(scores.argmax())
             if reader.in_text:
-                logprob += float(scores[token])
-            if token == EOS:
+                logprob, count = logprob + float(scores[token]), count + 1
+            if token in self.layout.stops:
                 break
             text = reader.push(token)
             if text:
                 ttft_s = ttft_s or time.perf_counter() - began
                 yield Delta(text)
+            if reader.done:
+                break
             forks.step(torch.tensor([token], device=self.device))
         if rest := reader.finish():
             yield Delta(rest)
         yield Answer(
-            question=question, text=reader.text, confidence=self._confidence(logprob, seen),
+            question=question, text=reader.text, confidence=self._confidence(logprob, count, seen),
             evidence=widened(reader.evidence(), seen, self.spec.window_s, recalled),
             frames_seen=sum(e.frames for e in seen), frames_dropped=sum(e.dropped for e in seen),
             windows_seen=sum(e.windows for e in seen), ttft_s=ttft_s or time.perf_counter() - began)
@@ -205,13 +206,13 @@ class Mind:
         if not prompts:
             return []
         forks = Forks.packed(state.trunk, self._tree(tuple(prompts)))
-        yes, no = (self.tokenizer.encode(word)[0] for word in (YES, NO))
-        chances = torch.sigmoid(forks.logits[:, yes].float() - forks.logits[:, no].float()).tolist()
+        yes, no = (forks.logits[:, list(ids)].float().logsumexp(-1) for ids in (self.layout.yes, self.layout.no))
+        chances = torch.sigmoid(yes - no).tolist()
         found: dict[int, tuple[Evidence, ...]] = {}
         likely = [i for i, p in enumerate(chances) if p >= SURE]
-        if evidence and likely:
+        if evidence and likely and self.layout.spans:
             forks.keep(likely)
-            readers = self.greedy(forks, begin=[yes] * len(likely))
+            readers = self.greedy(forks, begin=[self.layout.yes[0]] * len(likely))
             found = {i: widened(r.evidence(), state.memory.entries, self.spec.window_s)
                      for i, r in zip(likely, readers, strict=True)}
         return [Judgement(p, found.get(i, ())) for i, p in enumerate(chances)]
@@ -221,8 +222,7 @@ class Mind:
         if (tree := self._trees.pop(prompts, None)) is None:
             for prompt in prompts:
                 self.check(prompt)
-            tree = Tree.of([question_ids(self.tokenizer, p, self.spec.prompt.max_question_tokens) for p in prompts],
-                           self.device)
+            tree = Tree.of([self.layout.condition(p) for p in prompts], self.device)
         self._trees[prompts] = tree
         while len(self._trees) > MOST_TREES:
             self._trees.pop(next(iter(self._trees)), None)
@@ -234,11 +234,11 @@ class Mind:
         return Forks(state.trunk, [self._embeds(ids) for ids in suffixes], room=room)
 
     def greedy(self, forks: Forks, *, begin: Sequence[int] = (),
-               heard: Callable[[int, int, float, bool], None] = lambda *_: None) -> list[AnswerReader]:
+               heard: Callable[[int, int, float, bool], None] = lambda *_: None) -> list[Reader]:
         """Decode each fork to its end, all together. `begin`: first tokens, if they are given. `heard`: called with
         (fork, token, log-probability, whether it belongs to the text) of each token.
         """
-        readers = [AnswerReader(self.tokenizer, self.spec.window_s) for _ in range(len(forks.logits))]
+        readers = [self.layout.reader() for _ in range(len(forks.logits))]
         running = list(range(len(readers)))
         for step in range(self.spec.prompt.max_answer_tokens):
             scores = torch.log_softmax(forks.logits.float(), -1)
@@ -247,9 +247,10 @@ class Mind:
             alive = []
             for row, (index, token) in enumerate(zip(running, tokens.tolist(), strict=True)):
                 heard(index, token, values[row], readers[index].in_text)
-                if token != EOS:
+                if token not in self.layout.stops:
                     readers[index].push(token)
-                    alive.append(row)
+                    if not readers[index].done:
+                        alive.append(row)
             if not alive:
                 break
             if len(alive) < len(running):
@@ -278,8 +279,7 @@ class Mind:
         rows: list[list[int]] = []
         room = self.spec.memory.turn_tokens
         for turn in reversed(turns):
-            row = question_ids(self.tokenizer, turn.question, self.spec.prompt.max_question_tokens)
-            row += answer_ids(self.tokenizer, turn.text, turn.evidence, self.spec.window_s)
+            row = self.layout.turn(turn)
             room -= len(row)
             if room < 0:
                 break
@@ -297,34 +297,42 @@ class Mind:
                 room -= len(embeds)
         return [chosen[index] for index in sorted(chosen)]
 
-    def _confidence(self, logprob: float, seen: Sequence[Span]) -> float:
-        """Calibrated probability that the answer is right, times how familiar the least familiar sense looks."""
+    def _confidence(self, logprob: float, count: int, seen: Sequence[Span]) -> float:
+        """Calibrated probability that the answer is right, times how familiar the least familiar sense looks.
+
+        logprob: of the text, of `count` tokens.
+        """
         by_modality: dict[str, list[tuple[float, int]]] = {}
         for part in (p for entry in seen for p in entry.parts):
             by_modality.setdefault(part.modality, []).append((part.familiarity, part.windows))
         means = (sum(f for f, _ in v) / sum(n for _, n in v) for v in by_modality.values())
-        return self.calibration(logprob) * min(means, default=1.0)
+        sure = math.exp(logprob / max(1, count)) if self.calibration is None else self.calibration(logprob)
+        return sure * min(means, default=1.0)
 
     # --- embeddings --------------------------------------------------------------------------------------------------
 
     def _list(self, entries: Sequence[Span], start: int = 0) -> Tensor:
         """Embeddings (L, W) of a list from token `start` on."""
-        found, at = [], 1
+        found, at = [], len(self.layout.head)
         for entry in entries:
-            at += len(window_label(self.tokenizer, entry.t0_s)) + entry.soft_tokens
+            at += self.layout.text_tokens(entry) + entry.soft_tokens
             if at > start:
                 found.append(self._entry(entry))
-        embeds = torch.cat([self._embeds([BOS]), *found])
+        embeds = torch.cat([self._embeds(self.layout.head), *found])
         return embeds[len(embeds) - (at - start) :]
 
     def _entry(self, entry: Span) -> Tensor:
-        stamp = window_stamp(self._embed.weight, entry.t0_s)
-        rows = [self._embeds(window_label(self.tokenizer, entry.t0_s))]
-        rows += [torch.from_numpy(p.embeds).to(self.device, self._embed.weight.dtype) + stamp for p in entry.parts]
-        return torch.cat(rows)
+        stamp = self.layout.stamp(self._embed.weight, entry.t0_s)
+        rows = [self._soft(piece, stamp) if isinstance(piece, Part) else self._embeds(piece)
+                for piece in self.layout.entry(entry)]
+        return torch.cat(rows) if rows else self._embeds(())
+
+    def _soft(self, part: Part, stamp: Tensor | None) -> Tensor:
+        embeds = torch.from_numpy(part.embeds).to(self.device, self._embed.weight.dtype)
+        return embeds if stamp is None else embeds + stamp
 
     def _embeds(self, ids: Sequence[int]) -> Tensor:
-        return self._embed(torch.tensor(ids, device=self.device))
+        return self._embed(torch.tensor(ids, dtype=torch.long, device=self.device))
 
 
 def widened(evidence: Sequence[Evidence], seen: Sequence[Span], window_s: float,

@@ -8,7 +8,7 @@ window it relies on, so finding evidence is copying. Used alike for training and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -49,6 +49,7 @@ class AnswerReader:
     text_ids: list[int] = field(default_factory=list, init=False)
     _spans: list[tuple[str, list[int]]] = field(default_factory=list, init=False)
     _given: int = field(default=0, init=False)
+    done: bool = field(default=False, init=False)  # it ends with <eos>, not within the text
 
     def push(self, token: int) -> str:
         """Take a token; returns the text it adds, if any."""
@@ -82,6 +83,49 @@ class AnswerReader:
             if len(times) == 2 and None not in times and times[0] <= times[1]:
                 found.append(Evidence(times[0], times[1] + self.window_s, modality))
         return tuple(dict.fromkeys(found))
+
+
+@dataclass(slots=True)
+class PlainReader:
+    """Reads the ids of a model that writes text alone, up to the first of `stops`."""
+
+    decode: Callable[[list[int]], str]
+    stops: Sequence[str] = ()
+    text_ids: list[int] = field(default_factory=list, init=False)
+    done: bool = field(default=False, init=False)
+    in_text: bool = field(default=True, init=False)
+    _given: int = field(default=0, init=False)
+
+    def push(self, token: int) -> str:
+        """Take a token; returns the text it adds, if any. What may begin a stop is held back."""
+        self.text_ids.append(token)
+        text = self._whole()
+        if self.done:
+            return self._give(text)
+        held = max((n for s in self.stops for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
+        return "" if text.endswith("\ufffd") else self._give(text[: len(text) - held])
+
+    def finish(self) -> str:
+        """The text that was not given yet."""
+        return self._give(self._whole())
+
+    def _whole(self) -> str:
+        text = self.decode(self.text_ids).lstrip()
+        ends = [at for stop in self.stops if (at := text.find(stop)) >= 0]
+        self.done = self.done or bool(ends)
+        return text[: min(ends)] if ends else text
+
+    def _give(self, text: str) -> str:
+        piece, self._given = text[self._given :], max(self._given, len(text))
+        return piece
+
+    @property
+    def text(self) -> str:
+        return self._whole().strip()
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        """None: what the model relied on is not said, and everything that it saw would be said of any answer."""
+        return ()
 
 
 def check_question(question: str, tokenizer: TextTokenizer, most: int) -> None:

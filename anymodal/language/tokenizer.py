@@ -5,6 +5,7 @@ Clock numbers (0 to 59, and 00 to 09) are single tokens, so that a time in an an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -54,6 +55,65 @@ class TextTokenizer:
 
     def decode(self, ids: list[int]) -> str:
         return self.model.decode([i for i in ids if i >= len(_ALL)])
+
+
+class PublishedTokenizer:
+    """A published model's own, from its folder, through transformers. A user's text never becomes a special token."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoTokenizer
+
+        self.folder = folder
+        try:
+            self.model = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except Exception as error:  # transformers raises what its many formats raise
+            said = " ".join(str(error).split())
+            raise WeightsError(f"no tokenizer can be read in {folder}: {said:.200}", fix="copy tokenizer.json and "
+                               "tokenizer_config.json of the checkpoint there") from error
+        self._special = sorted((t.content for t in self.model.added_tokens_decoder.values() if t.content), key=len,
+                               reverse=True)
+
+    def plain(self, text: str) -> str:
+        """A user's text in which nothing reads as a special token: a space is put into what would."""
+        for token in self._special:
+            if len(token) > 1 and token.strip():
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a user's text."""
+        return self.model.encode(self.plain(text), add_special_tokens=False)
+
+    def encode_template(self, text: str, *, begins: bool) -> list[int]:
+        """Ids of an operator's text, in which special tokens are meant. begins: with what the tokenizer puts first."""
+        if not begins:
+            return self.model.encode(text, add_special_tokens=False)
+        bare, ids = self.model.encode("", add_special_tokens=True), self.model.encode(text, add_special_tokens=True)
+        ends = bare[-1:] if bare and bare[-1] == self.model.eos_token_id != self.model.bos_token_id else []
+        return ids[:-1] if ends and ids[-1:] == ends else ids
+
+    def decode(self, ids: list[int]) -> str:
+        return self.model.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def token(self, text: str) -> int | None:
+        """The id of a text that is one token of its own; None where it is not."""
+        ids = self.model.encode(text, add_special_tokens=False)
+        found = self.model.convert_tokens_to_ids(text)
+        known = isinstance(found, int) and found != self.model.unk_token_id and ids.count(found) == 1
+        return found if known and text in self.model.get_vocab() else None
+
+    def stops(self, extra: Iterable[str]) -> tuple[set[int], tuple[str, ...]]:
+        """What ends an answer: ids, the checkpoint's generation_config.json included, and texts."""
+        ids, texts = {self.model.eos_token_id} - {None}, []
+        path = self.folder / "generation_config.json"
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+            ids |= set(found if isinstance(found, list) else [found]) - {None}
+        for text in extra:
+            number = self.token(text) if text in self._special else None
+            ids |= set() if number is None else {number}
+            texts += [text] if number is None else []
+        return ids, tuple(texts)
 
 
 def clock(seconds: float) -> str:

@@ -1,0 +1,117 @@
+"""Published models: which shipped bundle runs a checkpoint, and where its files are. No torch.
+
+    --model llava-1.5-7b                        a shipped bundle: its checkpoint is in the hub's cache
+    --model ./llava-1.5-7b-hf                   a folder in the published layout
+    --model llava-hf/llava-1.5-7b-hf            a hub id
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from anymodal.config import BundleSpec, read_spec, shipped_bundles
+from anymodal.errors import ConfigError, WeightsError, nearest, need
+
+CONFIG = "config.json"
+_ID = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
+
+
+def is_checkpoint(name: str | Path) -> bool:
+    """Whether a `--model` names a checkpoint: a folder, or an id of the hub; else it is a bundle."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or str(name) in shipped_bundles():
+        return False
+    return path.is_dir() or bool(_ID.fullmatch(str(name)))
+
+
+def recognised(name: str | Path) -> tuple[BundleSpec, Path]:
+    """A checkpoint -> the shipped bundle of its architecture, reading from that checkpoint, and its YAML's path.
+
+    Raises ConfigError for an architecture that no bundle runs, naming the near ones.
+    """
+    known = published_bundles()
+    for spec, path in known.values():
+        if spec.checkpoint.id == str(name):
+            return spec, path
+    folder = locate(str(name))
+    config = read_json(folder / CONFIG)
+    said = [*(config.get("architectures") or ()), *filter(None, [config.get("model_type")])]
+    found = [(len(s.checkpoint.matches), s, p) for s, p in known.values()
+             if set(said) & set(s.checkpoint.architectures)
+             and all(value_at(config, k) == v for k, v in s.checkpoint.matches.items())]
+    if not found:
+        names = sorted({a for s, _ in known.values() for a in s.checkpoint.architectures})
+        shown = " or ".join(map(repr, said)) or "nothing"
+        raise ConfigError(f"{folder / CONFIG}: no bundle runs the architecture {shown}",
+                          fix=nearest(said[0] if said else "", names) + "; or write a YAML of your own: docs/models.md")
+    _, spec, path = max(found, key=lambda f: f[0])
+    here = spec.checkpoint.model_copy(update={"id": str(folder)})
+    return spec.model_copy(update={"checkpoint": here}), path
+
+
+@lru_cache(maxsize=1)
+def published_bundles() -> dict[str, tuple[BundleSpec, Path]]:
+    """Shipped bundles that have a checkpoint, by name."""
+    found = {name: read_spec(path) for name, path in shipped_bundles().items()}
+    return {name: pair for name, pair in found.items() if pair[0].checkpoint is not None}
+
+
+def weights_folder(spec: BundleSpec, path: Path) -> Path:
+    """Where a bundle's weights and tokenizer are: beside its YAML `path`, or its checkpoint. Raises WeightsError."""
+    if spec.checkpoint is None:
+        return path.parent / (spec.weights or spec.name)
+    return locate(spec.checkpoint.id, path.parent)
+
+
+def locate(name: str, beside: Path | None = None) -> Path:
+    """A folder, also as seen from the YAML's own folder `beside`, or an id in the hub's cache -> the folder.
+
+    Raises WeightsError for one that is not on this machine.
+    """
+    for path in filter(None, (Path(name).expanduser(), beside and beside / name)):
+        if path.is_dir():
+            return path.resolve()
+    if _ID.fullmatch(name):
+        folder = cached(name)
+        if folder is not None:
+            return folder
+        raise WeightsError(f"checkpoint {name!r} is not on this machine", fix=f"anymodal pull {name}")
+    raise WeightsError(f"no checkpoint at {name}", fix="give a folder that holds a config.json, or an id such as "
+                                                       "llava-hf/llava-1.5-7b-hf")
+
+
+def cached(repo: str) -> Path | None:
+    """The folder of an id in the hub's cache, if it is there. The network is not asked."""
+    hub = need("huggingface_hub", extra="run")
+    try:
+        return Path(hub.snapshot_download(repo, local_files_only=True))
+    except (hub.errors.LocalEntryNotFoundError, hub.errors.HFValidationError, OSError, ValueError):
+        return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A checkpoint's own JSON. Raises WeightsError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise WeightsError(f"no {path.name} in {path.parent}", fix="give the folder of a published checkpoint") from error
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise WeightsError(f"{path}: {error}", fix="the file is damaged: copy it again") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path}: a mapping is expected, found {type(found).__name__}", fix="copy it again")
+    return found
+
+
+def value_at(tree: Mapping[str, Any], path: str) -> Any:
+    """`text_config.hidden_size` in nested mappings; None where there is no such key."""
+    found: Any = tree
+    for key in filter(None, path.split(".")):
+        if not isinstance(found, Mapping) or key not in found:
+            return None
+        found = found[key]
+    return found
