@@ -39,6 +39,7 @@ class Signal:
     `t0_s`: media time of data[0]; sample i is at t0_s + i / rate_hz.
     `closing`: pictures only, (H, W, 3) or (H, W, 1): a copy of the frame on show at the window's end, if there is one. It
     is the next window's first frame; with it a change in the last moment of a window is seen in that window.
+    `still`: a picture that is no frame of a video; some models lay it out in another way.
     """
 
     modality: str
@@ -46,6 +47,7 @@ class Signal:
     rate_hz: float
     t0_s: float
     closing: np.ndarray | None = None
+    still: bool = False
 
     @property
     def is_picture(self) -> bool:

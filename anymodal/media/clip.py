@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class WindowReader:
         first_window: int,
         options: dict[str, Any],
     ) -> None:
+        from anymodal.media.container import is_image
         from anymodal.media.source import open_media
         from anymodal.media.windows import Windower
 
@@ -69,6 +71,7 @@ class WindowReader:
         self.windower = Windower(
             self._hop_s, self.source.streams, first_window=first_window, max_ahead_s=float("inf")
         )
+        self._still = not local.is_dir() and is_image(local)
         self._windows = self._read()
 
     @property
@@ -120,6 +123,8 @@ class WindowReader:
 
     def _ended(self, windows: list[Window]) -> Iterator[Window]:
         for window in windows:
+            if self._still:
+                window = replace(window, signals={n: replace(s, still=True) for n, s in window.signals.items()})
             if self._at_s is None or window.t1_s <= self._at_s + AT_TOLERANCE_S:
                 yield window
 

@@ -38,6 +38,15 @@ def natural_key(path: Path) -> list:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name.lower())]
 
 
+def is_image(path: Path) -> bool:
+    """Is a file one picture? Raises MediaError for one that cannot be opened."""
+    container = open_container(path)
+    try:
+        return container.format.name in IMAGE_FORMATS
+    finally:
+        container.close()
+
+
 def image_folder(path: Path) -> list[Path]:
     """The images of a folder in natural order. Raises MediaError if there is none."""
     images = sorted((p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()), key=natural_key)
