@@ -17,7 +17,7 @@ CONTRACT = {
     "sound_while_visible": "obj a_sound sound past ing", "sound_during": "obj", "device_motion": "",
     "device_when": "past base ing", "yn_color": "obj color", "yn_size": "obj size", "yn_place": "obj place",
     "yn_motion": "obj direction", "yn_sound": "a_sound", "yn_device": "doing", "yn_event": "base", "caption": "",
-    "describe_at": "t",
+    "describe_at": "t", "nearest": "when", "hottest": "when", "warmer": "obj after",
 }
 VALUES = {
     "obj": "large red circle", "objs": "orange rings", "a_obj": "an orange cross", "sound": "rising chirp",
@@ -25,6 +25,7 @@ VALUES = {
     "a_base": "the red ring bounce", "a_past": "the red ring bounced", "a_ing": "the red ring bouncing",
     "b_base": "the bell ring", "b_past": "the bell rang", "b_ing": "the bell ringing", "color": "purple",
     "size": "small", "place": "at the top left", "direction": "to the left", "doing": "being rotated", "t": "3.5",
+    "when": " at 3 s", "after": " after the bell rang",
 }
 
 

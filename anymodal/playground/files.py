@@ -1,4 +1,5 @@
-"""Scenes as real files: NAME.mp4 (H.264 and AAC), NAME.imu.csv, and the truth in NAME.json.
+"""Scenes as real files: NAME.mp4 (H.264 and AAC), NAME.imu.csv, NAME.depth.mkv and NAME.thermal.mkv (FFV1, 16 bits a
+pixel), and the truth in NAME.json.
 
 A clip's bytes are a pure function of (split, seed, index) on one build of FFmpeg: how it is encoded is drawn like
 the scene itself, and every encoder runs on one thread, since their output depends on the number of threads.
@@ -18,7 +19,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from anymodal.config import BundleSpec
 from anymodal.errors import InputError, OutputError, nearest, need
+from anymodal.playground.fields import render_depth, render_thermal
 from anymodal.playground.questions import KINDS, make_questions
 from anymodal.playground.render import IMU_AXES, render_audio, render_frames, render_imu
 from anymodal.playground.truth import ClipTruth, load_truth, truth_to_json
@@ -28,7 +31,10 @@ __all__ = ["MODALITIES", "ClipTruth", "Encoding", "clip_scene", "clip_truth", "l
            "render_clips"]
 
 Made = TypeVar("Made")
-MODALITIES = ("video", "audio", "imu")
+MODALITIES = ("video", "audio", "imu", "depth", "thermal")
+USUAL = MODALITIES[:3]  # what a phone has
+FIELDS = {"depth": render_depth, "thermal": render_thermal}
+FIELD_PX, FIELD_HZ = (160, 120), 10  # of depth and thermal cameras: small and slow, as most of them are
 SIZES_PX = {4 / 3: ((320, 240), (320, 240), (400, 300)), 16 / 9: ((448, 252), (480, 270)),
             1.0: ((320, 320), (352, 352)), 3 / 4: ((324, 432), (360, 480))}
 SOUND_HZ = 16000  # sounds are drawn at this rate and resampled without loss to the file's
@@ -62,7 +68,7 @@ def render_clips(
     seconds: float | None = None,
     progress: Callable[[int, int], None] | None = None,
     held_out_wordings: bool = True,
-    modalities: Sequence[str] = MODALITIES,
+    modalities: Sequence[str] = USUAL,
     kinds: Sequence[str] | None = None,
     first: int = 0,
     workers: int = 1,
@@ -70,9 +76,9 @@ def render_clips(
     """Render `count` clips from index `first` on; returns the paths of their mp4 files, in order.
 
     seconds: one length for all, else 4 to 30 s each. kinds: question types to ask, else one of every type that the
-    scene answers. modalities: "video" or "audio" or both, and "imu". progress: called with (clips done, count).
-    workers: threads that render at once. Raises InputError for a wrong argument, OutputError for a folder or a file
-    that cannot be written.
+    scene answers. modalities: "video" or "audio" or both, and "imu", "depth", "thermal". progress: called with
+    (clips done, count). workers: threads that render at once. Raises InputError for a wrong argument, OutputError for a
+    folder or a file that cannot be written.
     """
     folder = Path(folder)
     _check(split, count, seconds, modalities, kinds)
@@ -103,7 +109,7 @@ def in_threads(make: Callable[[int], Made], numbers: Sequence[int], workers: int
 
 
 def render_clip(folder: Path, *, split: str, seed: int, index: int, seconds: float | None = None,
-                held_out_wordings: bool = True, modalities: Sequence[str] = MODALITIES,
+                held_out_wordings: bool = True, modalities: Sequence[str] = USUAL,
                 kinds: Sequence[str] | None = None) -> Path:
     """Write one clip's files into an existing folder; returns its mp4. The JSON comes last: it marks a whole clip."""
     truth = clip_truth(split, seed, index, seconds=seconds, held_out_wordings=held_out_wordings,
@@ -115,6 +121,8 @@ def render_clip(folder: Path, *, split: str, seed: int, index: int, seconds: flo
         if "imu" in modalities:
             rows = render_imu(truth.scene, encoding.imu_hz)
             _replace(media.with_suffix(".imu.csv"), lambda path: _write_imu(path, rows, encoding.imu_hz))
+        for name in FIELDS.keys() & set(modalities):
+            _replace(media.with_suffix(f".{name}.mkv"), lambda path, n=name: _write_field(path, truth.scene, FIELDS[n]))
         _replace(media, lambda path: _write_media(path, truth.scene, encoding, modalities))
         _replace(media.with_suffix(".json"), lambda path: path.write_text(truth_to_json(truth), encoding="utf-8"))
     except OSError as error:  # PyAV's errors of reading and writing are OSErrors too
@@ -123,13 +131,18 @@ def render_clip(folder: Path, *, split: str, seed: int, index: int, seconds: flo
     return media
 
 
+def senses_of(spec: BundleSpec) -> tuple[str, ...]:
+    """What clips for a bundle hold: every modality that it and the playground know."""
+    return tuple(m for m in MODALITIES if m in spec.modalities)
+
+
 def clip_scene(split: str, seed: int, index: int, seconds: float | None = None) -> Scene:
     """The scene of a clip."""
     return make_scene(split, seed, index, seconds=seconds)
 
 
 def clip_truth(split: str, seed: int, index: int, *, seconds: float | None = None, held_out_wordings: bool = True,
-               modalities: Sequence[str] = MODALITIES, kinds: Sequence[str] | None = None) -> ClipTruth:
+               modalities: Sequence[str] = USUAL, kinds: Sequence[str] | None = None) -> ClipTruth:
     """The scene of a clip and its questions, without files."""
     scene = clip_scene(split, seed, index, seconds)
     rng = random.Random(f"{split}/{seed}/{index}")
@@ -254,3 +267,19 @@ def _write_imu(path: Path, rows: np.ndarray, rate_hz: int) -> None:
     table = np.concatenate([np.arange(len(rows))[:, None] / rate_hz, rows], axis=1)
     np.savetxt(path, table, fmt=["%.3f", *["%.5g"] * rows.shape[1]], delimiter=",", comments="",
                header=",".join(("time_s", *IMU_AXES)))
+
+
+def _write_field(path: Path, scene: Scene, render: Callable[..., np.ndarray]) -> None:
+    """Depth or thermal pictures as FFV1 in Matroska: every level as it is."""
+    av = need("av", extra="run")
+    width, height = FIELD_PX
+    times_s = np.arange(round(scene.duration_s * FIELD_HZ)) / FIELD_HZ
+    with av.open(str(path), "w", format="matroska", options={"fflags": "+bitexact"}) as out:
+        stream = out.add_stream("ffv1", rate=FIELD_HZ)
+        stream.width, stream.height, stream.pix_fmt = width, height, "gray16le"
+        stream.codec_context.thread_count = 1
+        for i, levels in enumerate(render(scene, times_s, width, height)):
+            frame = av.VideoFrame.from_ndarray(levels[..., 0], "gray16le")
+            frame.pts, frame.time_base = i, Fraction(1, FIELD_HZ)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))

@@ -113,4 +113,16 @@ What can you see and hear in the clip? | Explain the clip. | what you see here?"
     "describe_at": """
 Can you say what you see at {t} s? | Give me a caption for {t} s. | What was happening at {t} seconds?
 At second {t}, what is shown? | Explain what is going on at {t} s. | what you see at {t} s?""",
+    "nearest": """
+Give me the object nearest to the camera{when}. | Which object is the shortest distance away{when}?
+What is first by distance{when}? | Can you name the closest shape{when}? | What is the nearest shape you see{when}?
+Of everything you see, which one is closest{when}?""",
+    "hottest": """
+Give me the object with the highest temperature{when}. | Which object has the most heat{when}?
+What is first by temperature{when}? | Can you name the warmest shape{when}? | What is the hottest shape you see{when}?
+Of everything you see, which one is hottest{when}?""",
+    "warmer": """
+Give me the change of the {obj}{after}: warmer or colder? | Say whether the {obj} turned out warmer or colder{after}.
+Did the temperature of the {obj} go to warmer or to colder{after}? | the {obj} get warmer or get colder{after}?
+Would I find the {obj} warmer or colder{after}? | Is it warmer or is it colder{after}, the {obj}?""",
 }

@@ -20,7 +20,7 @@ TYPED: tuple[str, ...] = split_block(TYPED_TEXT)
 _PLURALS = {"animals": "animal", "people": "person", "things": "thing", "items": "item", "vehicles": "vehicle"}
 _NOUNS = frozenset(("animal", "person", "vehicle", "item", "garment", "thing", "being", "food", "nature", "building"))
 _NO_SLOTS = {kind for kind, slots in SLOTS.items() if not slots}
-_NOT_BORROWED = _NO_SLOTS | {"describe_at", "yn_device", "device_when"}
+_NOT_BORROWED = _NO_SLOTS | {"describe_at", "yn_device", "device_when", "nearest", "hottest"}
 _BORROWED = tuple(kind for kind in TEMPLATES if kind not in _NOT_BORROWED)
 
 OFF_WORLD_TEST: tuple[str, ...] = split_block("""
@@ -123,7 +123,7 @@ def _outside_slots(rng: random.Random) -> dict[str, str]:
     ing, sound = rng.choice(LEXICON["ing"]), rng.choice(LEXICON["instrument"])
     second = rng.choice(LEXICON["name"]) if rng.random() < 0.5 else "the " + rng.choice(LEXICON["being"])
     return {
-        "obj": obj, "objs": f"{qualifier} {plural(noun)}" if obj != noun else plural(noun), "a_obj": "a " + obj,
+        "after": "", "obj": obj, "objs": f"{qualifier} {plural(noun)}" if obj != noun else plural(noun), "a_obj": "a " + obj,
         "sound": sound, "a_sound": "a " + sound, "color": rng.choice(LEXICON["othercolor"] + LEXICON["worldcolor"]),
         "size": rng.choice(LEXICON["adjective"] + LEXICON["worldsize"]),
         "place": rng.choice((f"in the {rng.choice(LEXICON['room'])}", f"in {rng.choice(LEXICON['city'])}",

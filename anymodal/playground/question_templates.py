@@ -369,4 +369,35 @@ Describe the picture at {t} seconds. | What is going on at second {t}? | Say wha
 {t} seconds in, what is happening? | At the time {t} s, what can you see? | What did you see at {t} s?
 Describe {t} s. | What is in the picture at {t} s? | What is shown at {t} seconds? | When it is {t} s, what happens?
 Tell me what you see and hear at {t} s. | Give me a description of the clip at {t} s.""",
+    "nearest": """
+What shape is the nearest object{when}? | Which shape is nearest{when}? | What is the nearest object{when}?
+Which object is nearest to the camera{when}? | What is closest to the camera{when}? | Which object is closest{when}?
+What is the shape of the nearest object{when}? | Nearest object{when}? | Tell me the nearest object{when}.
+Name the closest object{when}. | What is the nearest thing{when}? | Which is the nearest object{when}?
+Can you tell me which object is nearest{when}? | Which thing is the closest to me{when}? | what object nearest{when}?
+I want to know the shape of the closest object{when}. | Say which shape is nearest{when}. | What is nearest{when}?
+By distance away, which object is first{when}? | Look at the distance. Which object is nearest{when}?
+Which shape is the shortest way from the camera{when}? | The object nearest to the camera{when} is what shape?
+Do you know what the closest object is{when}? | What shape does the nearest object have{when}?""",
+    "hottest": """
+What shape is the hottest object{when}? | Which shape is hottest{when}? | What is the hottest object{when}?
+Which object is the hottest{when}? | What is the warmest object{when}? | Which object is warmest{when}?
+What is the shape of the hottest object{when}? | Hottest object{when}? | Tell me the hottest object{when}.
+Name the warmest object{when}. | What is the hottest thing{when}? | Which is the hottest object{when}?
+Can you tell me which object is hottest{when}? | Which thing is the warmest{when}? | what object hottest{when}?
+I want to know the shape of the warmest object{when}. | Say which shape is hottest{when}. | What is hottest{when}?
+By temperature, which object is first{when}? | Look at the heat. Which object is hottest{when}?
+Which shape has the highest temperature{when}? | The object with the most heat{when} is what shape?
+Do you know what the warmest object is{when}? | What shape does the hottest object have{when}?""",
+    "warmer": """
+Is the {obj} warmer or colder{after}? | Did the {obj} get warmer or colder{after}? | Warmer or colder{after}: the {obj}?
+Does the {obj} get warmer or colder{after}? | Was the {obj} warmer or colder{after}? | Is the {obj} hotter or colder{after}?
+Did the {obj} become warmer or colder{after}? | Has the {obj} become warmer or colder{after}?
+Tell me if the {obj} got warmer or colder{after}. | Did the {obj} warm up or cool down{after}?
+the {obj} warmer or colder{after}? | Can you tell me whether the {obj} is warmer or colder{after}?
+How did the temperature of the {obj} change{after}?
+I want to know if the {obj} turned warmer or colder{after}. | Say if the {obj} gets warmer or colder{after}.
+Did the heat of the {obj} rise or fall{after}: warmer or colder? | In the end, was the {obj} warmer or colder{after}?
+Would you say the {obj} got warmer or colder{after}? | Do you know if the {obj} is colder or warmer{after}?
+What about the {obj}: warmer or colder{after}? | Which is it{after}, is the {obj} warmer or colder?""",
 }

@@ -15,6 +15,7 @@ from anymodal.config import BundleSpec
 from anymodal.language.mind import Mind, MindState
 from anymodal.language.prompt import question_ids
 from anymodal.perception import Perception
+from anymodal.playground.fields import render_depth, render_thermal
 from anymodal.playground.render import render_audio, render_frames, render_imu
 from anymodal.playground.world import Scene
 from anymodal.stages.items import Percept
@@ -34,6 +35,10 @@ def scene_windows(scene: Scene, spec: BundleSpec) -> list[Window]:
         if name == "video":
             times_s = np.arange(int(np.ceil(scene.duration_s * modality.rate_hz - 1e-6))) / modality.rate_hz
             streams[name] = render_frames(scene, times_s, modality.size_px, modality.size_px)
+        elif name in ("depth", "thermal"):
+            times_s = np.arange(int(np.ceil(scene.duration_s * modality.rate_hz - 1e-6))) / modality.rate_hz
+            draw = render_depth if name == "depth" else render_thermal
+            streams[name] = draw(scene, times_s, modality.size_px, modality.size_px)
         elif name in ("audio", "imu"):
             render = render_audio if name == "audio" else render_imu
             streams[name] = render(scene, modality.rate_hz if name == "imu" else int(modality.rate_hz))
@@ -44,7 +49,7 @@ def scene_windows(scene: Scene, spec: BundleSpec) -> list[Window]:
 def _cut(name: str, data: np.ndarray, k: int, hop_s: float, spec: BundleSpec) -> Signal:
     rate_hz = spec.modalities[name].rate_hz
     start, stop = (int(np.ceil(n * hop_s * rate_hz - 1e-6)) for n in (k, k + 1))
-    closing = data[stop] if name == "video" and stop < len(data) else None
+    closing = data[stop] if spec.modalities[name].is_picture and stop < len(data) else None
     return Signal(name, data[start:stop], rate_hz, start / rate_hz, closing)
 
 

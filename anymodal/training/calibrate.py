@@ -27,7 +27,7 @@ from anymodal.errors import OutputError
 from anymodal.language.mind import Calibration
 from anymodal.media import read_windows
 from anymodal.perception import Familiarity, Perception
-from anymodal.playground.files import clip_truth, render_clip
+from anymodal.playground.files import clip_truth, render_clip, senses_of
 from anymodal.playground.questions import DESCRIPTIONS
 from anymodal.playground.world import make_scene
 from anymodal.training.asking import answer_batch, scene_windows, watch
@@ -157,7 +157,8 @@ def _filed(agent: Agent, seed: int, clips: int) -> Iterator[list[Window]]:
     """Clips through mp4."""
     with tempfile.TemporaryDirectory(prefix="anymodal-fit-") as folder:
         for index in range(clips):
-            media = render_clip(Path(folder), split="val", seed=seed + 1, index=index, seconds=2 * SHORT_S)
+            media = render_clip(Path(folder), split="val", seed=seed + 1, index=index, seconds=2 * SHORT_S,
+                                modalities=senses_of(agent.spec))
             with read_windows(media, agent.spec) as reader:
                 yield list(reader)
 
@@ -196,7 +197,7 @@ def fit_calibration(bundle: str | Path | Agent, *, clips: int = 200, seed: int =
     mind, asked = agent.bundle.mind, Counter()
     logprobs, right = [], []
     for index in range(clips):
-        truth = clip_truth("val", seed + 2, index, seconds=SECONDS)
+        truth = clip_truth("val", seed + 2, index, seconds=SECONDS, modalities=senses_of(agent.spec))
         questions = [q for q in balanced(truth, asked, per_clip) if q.type not in DESCRIPTIONS]
         state = watch(agent.perception, mind, scene_windows(truth.scene, agent.spec))
         for question, answer in zip(questions, answer_batch(mind, state, [q.question for q in questions])):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from anymodal.playground.fields import fields_of, hottest, nearest
 from anymodal.playground.questions import Question
 from anymodal.playground.world import (
     COLORS,
@@ -34,6 +35,7 @@ from anymodal.playground.world import (
 )
 from anymodal.training.windows import EDGE
 
+Maker = Callable[[Scene, random.Random], Iterator[Question]]
 GONE = "gone"
 MOST = 3  # lookups in one drill
 
@@ -173,6 +175,26 @@ def _one_first(scene: Scene, dice: random.Random) -> Iterator[Question]:
             yield Question("drill_first", f"first: {one[1]}, {two[1]}", min(one, two)[1])
 
 
+def _one_pictured(word: str, find: Callable[[Scene, int], Thing | None]) -> Maker:
+    def make(scene: Scene, dice: random.Random) -> Iterator[Question]:
+        """nearest at 3 s"""
+        last = int(scene.duration_s) - 1
+        k = dice.choice((dice.randrange(last + 1), last))
+        when = f"at {k} s" if k < last or dice.random() < 0.5 else "now"
+        if thing := find(scene, k):
+            yield Question(f"drill_{word}", f"{word} {when}", thing.shape)
+    return make
+
+
+def _one_change(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """warmer or colder: circle"""
+    rows = [(t.shape, c.word) for t, c in zip(scene.things, fields_of(scene).changes, strict=True)
+            if c and sum(t.shape == other.shape for other in scene.things) == 1]
+    if rows:
+        shape, word = dice.choice(rows)
+        yield Question("drill_warmer", f"warmer or colder: {shape}", word)
+
+
 def _rows(scene: Scene, k: int, key: str, value: str) -> list[tuple[str, str]]:
     """(key, value) of the things in second k whose key no other has."""
     shown = [t for t in scene.things if min(t.vanish_s, k + 1.0) - max(t.appear_s, float(k)) > 0.15]
@@ -265,13 +287,15 @@ _VALUES: dict[str, Callable[[Thing, int], str]] = {
 _PAIRS = (("shape", "color"), ("shape", "size"), ("shape", "place"), ("color", "shape"), ("color", "place"),
           ("shape", "way"), ("shape", "event"), ("shape", "place"))
 _VIDEO, _AUDIO, _IMU = frozenset({"video"}), frozenset({"audio"}), frozenset({"imu"})
-Maker = Callable[[Scene, random.Random], Iterator[Question]]
+_DEPTH, _THERMAL = frozenset({"depth"}), frozenset({"thermal"})
 ALONE: dict[str, tuple[frozenset[str], float, Maker]] = {  # needs, how often, maker
     "at": (_VIDEO, 3, _one_at), "now": (_VIDEO, 2, _one_now), "event_time": (_VIDEO, 4, _one_time),
     "sound": (_AUDIO, 1.5, _one_sound), "sound_time": (_AUDIO, 1.5, _one_sound_time),
     "device": (_IMU, 1.5, _one_motion), "device_time": (_IMU, 1.5, _one_motion_time),
     "check": (_VIDEO, 2, _one_check), "any": (_VIDEO, 2, _one_any), "any_sound": (_AUDIO, 1, _one_any_sound),
-    "any_device": (_IMU, 1, _one_any_motion), "first": (_VIDEO | _AUDIO | _IMU, 2, _one_first)}
+    "any_device": (_IMU, 1, _one_any_motion), "first": (_VIDEO | _AUDIO | _IMU, 2, _one_first),
+    "nearest": (_DEPTH, 1.5, _one_pictured("nearest", nearest)),
+    "hottest": (_THERMAL, 1.5, _one_pictured("hottest", hottest)), "warmer": (_THERMAL, 2, _one_change)}
 _EVERY = {"color": COLORS, "shape": SHAPES, "size": SIZES, "place": PLACES, "way": (*DIRECTIONS, "still"),
           "event": (*VISUAL_EVENTS, "nothing")}
 _MAKERS = (("video", _of_many_things), ("video", _of_many_things), ("video", _of_many_things), ("video", _of_one_thing),

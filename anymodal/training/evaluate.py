@@ -25,7 +25,7 @@ from anymodal.agent import Agent, load
 from anymodal.errors import InputError, OutputError, nearest
 from anymodal.language.mind import MindState
 from anymodal.media import read_windows
-from anymodal.playground.files import clip_truth, in_threads, load_truth, render_clip
+from anymodal.playground.files import USUAL, clip_truth, in_threads, load_truth, render_clip, senses_of
 from anymodal.playground.offworld import OFF_WORLD_TEST
 from anymodal.playground.questions import CANNOT_TELL, DESCRIPTIONS, OUTSIDE, Question, facts
 from anymodal.playground.truth import ClipTruth
@@ -107,14 +107,14 @@ def run_eval(
             progress(next(ticks), count + extra)
 
     began_s = time.perf_counter()
-    findings = Findings()
+    findings, senses = Findings(), senses_of(agent.spec)
     with _folder(folder) as place:
-        held_out = Clips(place, split, seed, count, seconds, direct, per_clip)
+        held_out = Clips(place, split, seed, count, seconds, direct, per_clip, senses)
         _ask_clips(agent, held_out, findings, controlled, tick)
         if controlled:
             _without_sensors(agent, [r for r in findings.rows if r.clip < controlled], seconds)
         if extra:
-            _ask_pairs(agent, Clips(place, "compositional", seed, extra, seconds, direct, per_clip), findings, tick)
+            _ask_pairs(agent, Clips(place, "compositional", seed, extra, seconds, direct, per_clip, senses), findings, tick)
     report = build_report(findings, agent.spec, {
         "bundle": agent.spec.name, "split": split, "seed": seed, "clips": count, "clip_seconds": seconds,
         "path": "tensors" if direct else "mp4", "control_clips": controlled})
@@ -159,6 +159,7 @@ class Clips:
     seconds: float | None
     direct: bool
     per_clip: int
+    modalities: tuple[str, ...]
 
     def __iter__(self) -> Iterator[tuple[int, ClipTruth, Path | None]]:
         asked: Counter[str] = Counter()
@@ -170,10 +171,11 @@ class Clips:
 
     def _make(self, index: int) -> tuple[ClipTruth, Path | None]:
         if self.direct:
-            return clip_truth(self.split, self.seed, index, seconds=self.seconds), None
+            return clip_truth(self.split, self.seed, index, seconds=self.seconds, modalities=self.modalities), None
         folder = self.folder / self.split
         folder.mkdir(exist_ok=True)
-        media = render_clip(folder, split=self.split, seed=self.seed, index=index, seconds=self.seconds)
+        media = render_clip(folder, split=self.split, seed=self.seed, index=index, seconds=self.seconds,
+                            modalities=self.modalities)
         return load_truth(media.with_suffix(".json")), media
 
 
@@ -241,16 +243,16 @@ def _control(mind: Any, state: MindState, rows: Sequence[Row], name: str, barred
 def _without_sensors(agent: Agent, rows: list[Row], seconds: float | None) -> None:
     mind = agent.bundle.mind
     _control(mind, mind.open(), rows, "text_only", barred=(CANNOT_TELL, OUTSIDE))
-    usual = majority_answers(seconds, MAJORITY_CLIPS)
+    usual = majority_answers(seconds, MAJORITY_CLIPS, senses_of(agent.spec))
     for row in rows:
         row.controls["majority"] = is_right(row.question, usual.get(row.kind, ""))
 
 
-def majority_answers(seconds: float | None, clips: int) -> dict[str, str]:
+def majority_answers(seconds: float | None, clips: int, modalities: tuple[str, ...] = USUAL) -> dict[str, str]:
     """By type, the answer that is right most often on training clips."""
     said: dict[str, Counter[str]] = {}
     for index in range(clips):
-        truth = clip_truth("train", 0, index, seconds=seconds)
+        truth = clip_truth("train", 0, index, seconds=seconds, modalities=modalities)
         for question in truth.questions:
             said.setdefault(type_of(question.type, len(truth.scene.things)), Counter())[question.answer] += 1
     return {kind: counts.most_common(1)[0][0] for kind, counts in said.items() if kind not in DESCRIPTIONS}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from anymodal.language.prompt import answer_ids, question_ids, window_label
 from anymodal.language.stamp import window_stamp
 from anymodal.language.tokenizer import BOS, TextTokenizer
 from anymodal.playground.offworld import off_world
-from anymodal.playground.questions import OUTSIDE, Question, make_questions
+from anymodal.playground.questions import OUTSIDE, Question, make_questions, unseen_questions
 from anymodal.playground.rule_questions import eventful, rule_questions
 from anymodal.playground.world import Scene, make_scene, rng_for
 from anymodal.training.clips import ClipSignals, clip_signals, join
@@ -31,7 +31,18 @@ from anymodal.training.windows import FrozenFrames
 from anymodal.training.words import EVENT_WORDS, window_words
 
 ALL = ("video", "audio", "imu")
+PICTURED = ("depth", "thermal")
 PRESENT = (ALL,) * 12 + (("video", "audio"), ("video", "imu"), ("video",), ("audio", "imu"), ("audio",), ("imu",), ())
+
+
+def draw_present(dice: random.Random, fields: float, every: bool = False) -> tuple[str, ...]:
+    """The modalities of a clip, in prompt order: all three or fewer, and for a share of `fields` clips depth and thermal,
+    now and then only one of them.
+    """
+    present = ALL if every else dice.choice(PRESENT)
+    if fields and dice.random() < fields:
+        present += dice.choice((PICTURED, PICTURED, PICTURED, PICTURED[:1], PICTURED[1:]))
+    return present
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +64,22 @@ class DrawClips:
     alone: bool | tuple[str, ...]
     rules: int
     image_px: int
+    fields: float = 0.0
+    fields_px: int = 0
     split: str = "train"
 
     def __call__(self, step: int) -> dict:
         key = step // self.reuse
         length, scenes, signals, words = _clips(self, key)
         dice = random.Random(f"{self.seed}/{key}/{step}")
-        present = dice.choice(PRESENT) if self.questions else ALL
+        present = draw_present(dice, self.fields, every=not self.questions)
         asked = []
         for scene in scenes:
-            rows = questions_about(scene, dice, self.questions, present, self.kinds, self.noise, self.drilled, self.alone)
+            rows = questions_about(scene, dice, self.questions, present, self.kinds, self.noise, self.drilled, self.alone,
+                                   self.fields > 0)
             if present and self.rules:
-                rows += rule_questions(scene, dice, count=self.rules, noise=self.noise, present=present)
+                old = tuple(m for m in present if m in ALL)
+                rows += rule_questions(scene, dice, count=self.rules, noise=self.noise, present=old) if old else []
             asked.append(rows)
         return {"signals": signals, "windows": length, "present": present, "asked": asked, "words": words, "key": key}
 
@@ -81,19 +96,21 @@ def _clips(draw: DrawClips, key: int) -> tuple[int, list[Scene], ClipSignals, li
         if busy:
             scene = eventful(scene, random.Random(index), length)
         scenes.append(scene)
-        signals.append(clip_signals(scene, draw.image_px, rng=rng_for(draw.split, draw.seed + 2_000_000, index)))
+        signals.append(clip_signals(scene, draw.image_px, rng=rng_for(draw.split, draw.seed + 2_000_000, index),
+                                    fields_px=draw.fields_px if draw.fields else 0))
         words += [window_words(scene, k) for k in range(length)]
     return length, scenes, join(signals), words
 
 
 def questions_about(scene: Scene, dice: random.Random, count: int, present: tuple[str, ...],
                     kinds: tuple[str, ...] | None = None, noise: float = 1.0, drilled: int = 0,
-                    alone: bool | Sequence[str] = False) -> list[Question]:
+                    alone: bool | Sequence[str] = False, fields: bool = False) -> list[Question]:
     """`count` questions, one of them for a description of one second; then drills, and one from outside the world.
 
     kinds: only these types, at first: the few that are answered by reading one token of one window.
     noise: how much the wording is varied by synonyms, casing and typos. drilled: so many drills more.
-    alone: drills of one lookup each. Without a count, drills are all there is.
+    alone: drills of one lookup each. Without a count, drills are all there is. fields: now and then ask what a depth or
+    thermal camera that is not there would show.
     """
     drilled_rows = drills(scene, dice, drilled, present, alone)
     outside = Question("off_world", off_world(dice, noise=noise), OUTSIDE)
@@ -101,6 +118,8 @@ def questions_about(scene: Scene, dice: random.Random, count: int, present: tupl
         return drilled_rows or [outside]
     dense = make_questions(scene, dice, count=1, kinds=("describe_at",), present=present, noise=noise)
     rows = make_questions(scene, dice, count=count - len(dense), present=present, kinds=kinds, noise=noise)
+    if fields and not kinds and dice.random() < 0.3:
+        rows += unseen_questions(scene, dice, present=present, noise=noise)
     return [*rows, *dense, *drilled_rows, outside]
 
 
@@ -115,13 +134,15 @@ class LanguageStage:
     def __init__(self, perception, lm, tokenizer: TextTokenizer, *, seed: int = 3, clips: int = 8, questions: int = 13,
                  seconds: tuple[int, ...] = (8,), reuse: int = 2, words: float = 0.4,
                  kinds: tuple[str, ...] | None = None, noise: float = 1.0, drilled: int = 0,
-                 alone: bool | Sequence[str] = False, rules: int = 0, frozen: bool = False, events: float = 1.0) -> None:
+                 alone: bool | Sequence[str] = False, rules: int = 0, frozen: bool = False, events: float = 1.0,
+                 fields: float = 0.0) -> None:
         self.perception, self.lm, self.tokenizer = perception, lm, tokenizer
         self.options = (seed, clips, questions, tuple(seconds), reuse, tuple(kinds) if kinds else None, noise, drilled,
                         alone if isinstance(alone, bool) else tuple(alone), rules)
         self.frozen = FrozenFrames(perception)
+        self.fields = fields
         self.words, self.events = words, events  # weight of what each token should say, and in it of words of events
-        self._known: dict[str, list[int]] = {}
+        self.ids = cache(tokenizer.encode)
         (perception if frozen else perception.encoders["video"]).requires_grad_(False)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -129,7 +150,9 @@ class LanguageStage:
         yield from self.lm.model.named_parameters(prefix="language")
 
     def draw(self) -> Callable[[int], dict]:
-        return DrawClips(*self.options, self.perception.encoders["video"].config.image_px)
+        encoders = self.perception.encoders
+        return DrawClips(*self.options, encoders["video"].config.image_px, self.fields,
+                         encoders["depth"].config.image_px if self.fields else 0)
 
     def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
         soft = soft_tokens(self.frozen, batch)
@@ -138,33 +161,8 @@ class LanguageStage:
         loss, parts = packed_loss(self.lm, prefix, packed)
         if not self.words:
             return loss, parts
-        said = self.said_loss(soft, batch["words"])
+        said = said_loss(self.lm, self.ids, soft, batch["words"], self.events)
         return loss + self.words * said, {**parts, "words": float(said.detach())}
-
-    def said_loss(self, soft: dict[str, Tensor], words: list[dict]) -> Tensor:
-        """Cross-entropy of the words that each soft token should say, read through the LM's norm and output layer."""
-        total = torch.zeros((), device=self.perception.device)
-        for modality, tokens in soft.items():
-            rows = [said for window in words for said in window[modality]]
-            per_window = len(words[0][modality])
-            ids = [[i for w in row for i in self._ids(w)] for row in rows]
-            owner = torch.tensor([i for i, row in enumerate(ids) for _ in row], device=tokens.device)
-            target = torch.tensor([i for row in ids for i in row], device=tokens.device)
-            share = 1 / torch.tensor([len(row) for row in ids], device=tokens.device)
-            heavy = torch.tensor([self.events if w in EVENT_WORDS else 1.0 for row in rows for w in row
-                                  for _ in self._ids(w)], device=tokens.device)
-            mine = tokens.flatten(0, 1)
-            mine = mine[:, :per_window] if per_window > 1 else mine.mean(1, keepdim=True)
-            logits = self.lm.model.lm_head(self.lm.model.model.norm(mine.flatten(0, 1))).float()
-            losses = -torch.log_softmax(logits, -1)[owner, target] * share[owner] * heavy
-            total = total + losses.sum() / len(rows)
-        return total
-
-    def _ids(self, word: str) -> list[int]:
-        if word not in self._known:
-            self._known[word] = self.tokenizer.encode(word)
-        return self._known[word]
-
 
 class WordStage(LanguageStage):
     """Trains the adapters, the audio and IMU encoders, to say the words of each token; the language model stays as it is.
@@ -183,8 +181,32 @@ class WordStage(LanguageStage):
 
     def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
         soft = soft_tokens(self.frozen, batch)
-        parts = {m: self.said_loss({m: tokens}, batch["words"]) for m, tokens in soft.items()}
+        parts = {m: said_loss(self.lm, self.ids, {m: tokens}, batch["words"], self.events) for m, tokens in soft.items()}
         return sum(parts.values()), {f"words_{m}": float(loss.detach()) for m, loss in parts.items()}
+
+
+def said_loss(lm, ids_of: Callable[[str], list[int]], soft: dict[str, Tensor], words: list[dict],
+              events: float = 1.0) -> Tensor:
+    """Cross-entropy of the words that each soft token should say, read through the LM's norm and output layer.
+
+    soft: (B, K, N, W) by modality. `events`: the weight of words of events.
+    """
+    total = torch.zeros((), device=lm.model.lm_head.weight.device)
+    for modality, tokens in soft.items():
+        rows = [said for window in words for said in window[modality]]
+        per_window = len(words[0][modality])
+        ids = [[i for w in row for i in ids_of(w)] for row in rows]
+        owner = torch.tensor([i for i, row in enumerate(ids) for _ in row], device=tokens.device)
+        target = torch.tensor([i for row in ids for i in row], device=tokens.device)
+        share = 1 / torch.tensor([len(row) for row in ids], device=tokens.device)
+        heavy = torch.tensor([events if w in EVENT_WORDS else 1.0 for row in rows for w in row
+                              for _ in ids_of(w)], device=tokens.device)
+        mine = tokens.flatten(0, 1)
+        mine = mine[:, :per_window] if per_window > 1 else mine.mean(1, keepdim=True)
+        logits = lm.model.lm_head(lm.model.model.norm(mine.flatten(0, 1))).float()
+        losses = -torch.log_softmax(logits, -1)[owner, target] * share[owner] * heavy
+        total = total + losses.sum() / len(rows)
+    return total
 
 
 def soft_tokens(frozen: FrozenFrames, batch: dict) -> dict[str, Tensor]:

@@ -12,9 +12,11 @@ import numpy as np
 from anymodal.config import BundleSpec
 from anymodal.types import Signal, Window
 
+FIELD_LEVELS = {"depth": (300, 12000), "thermal": (27300, 31300)}  # 0.3 to 12 m; 0 to 40 degrees Celsius
+
 
 def strange_window(rng: np.random.Generator, spec: BundleSpec) -> Window:
-    """One window of every modality of the bundle that can be drawn: video, audio, imu."""
+    """One window of every modality of the bundle that can be drawn: video, audio, imu, depth, thermal."""
     signals = {}
     for name, modality in spec.modalities.items():
         count = round(modality.rate_hz * spec.window_s)
@@ -23,6 +25,9 @@ def strange_window(rng: np.random.Generator, spec: BundleSpec) -> Window:
             signals[name] = Signal(name, frames[:-1], modality.rate_hz, 0.0, frames[-1])
         elif name == "audio":
             signals[name] = Signal(name, natural_sound(rng, count, int(modality.rate_hz)), modality.rate_hz, 0.0)
+        elif name in FIELD_LEVELS:
+            frames = natural_field(rng, count + 1, modality.size_px, *FIELD_LEVELS[name])
+            signals[name] = Signal(name, frames[:-1], modality.rate_hz, 0.0, frames[-1])
         elif name == "imu":
             signals[name] = Signal(name, natural_readings(rng, count), modality.rate_hz, 0.0)
     return Window(0, 0.0, spec.window_s, signals)
@@ -40,6 +45,13 @@ def natural_frames(rng: np.random.Generator, count: int, side_px: int) -> np.nda
     reach = rng.integers(-margin, margin + 1, 2) * rng.integers(0, 2)
     starts = [margin + reach * k // max(1, count - 1) for k in range(count)]
     return np.stack([pixels[y : y + side_px, x : x + side_px] for y, x in starts])
+
+
+def natural_field(rng: np.random.Generator, count: int, side_px: int, low: int, high: int) -> np.ndarray:
+    """uint16 (T, S, S, 1): a picture of such things as levels of a depth or a thermal camera."""
+    near, far = np.sort(rng.uniform(low, high, 2))
+    shades = natural_frames(rng, count, side_px).mean(-1, keepdims=True) / 255
+    return (near + (far - near) * shades + rng.standard_normal(shades.shape) * 5).clip(0, 65535).astype(np.uint16)
 
 
 def _pink(rng: np.random.Generator, side: int, slope: float) -> np.ndarray:

@@ -48,7 +48,7 @@ class Recipe:
         self.perception = Perception(spec, self.lm.width)
         self.text = TextSide(build_part(spec.joint_text, spec.trust), self.tokenizer)
         for part in (self.lm, self.perception, self.text):
-            part.to(self.device, torch.bfloat16)
+            part.to(self.device, compute_dtype(self.device))
             _keep_buffers_float(part)
         for module in self.perception.modules():
             if hasattr(module, "set_attn_implementation"):
@@ -90,6 +90,10 @@ class Recipe:
             from anymodal.training.symbols import SymbolStage
 
             return SymbolStage(self.lm, self.tokenizer, **options)
+        if kind == "fields":
+            from anymodal.training.fields import FieldStage
+
+            return FieldStage(self.perception, self.lm, self.tokenizer, self.text, **options)
         if kind == "words":
             from anymodal.training.language import WordStage
 
@@ -99,7 +103,7 @@ class Recipe:
 
             return LanguageStage(self.perception, self.lm, self.tokenizer, **options)
         raise ConfigError(f"training: unknown stage {plan.name!r}",
-                          fix=nearest(kind, ("frames", "windows", "words", "symbols", "language")))
+                          fix=nearest(kind, ("frames", "windows", "fields", "words", "symbols", "language")))
 
     def train(self, *, only: tuple[str, ...] = (), workers: int = 1, report: Callable[[dict], None] | None = None) -> None:
         """Run the stages in order, skipping those already done; weights are written after each."""
@@ -132,6 +136,13 @@ def open_recipe(bundle: str, run: Path | None = None, device: str = "cpu", fresh
     recipe = Recipe(spec, run or Path("runs") / spec.name, start=start, device=device)
     recipe.load()
     return recipe
+
+
+def compute_dtype(device: str) -> torch.dtype:
+    """bf16 where the hardware multiplies it; on a CPU without it, it is thirty times as slow as fp32."""
+    if torch.device(device).type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
 
 
 def keep_freed_memory() -> None:

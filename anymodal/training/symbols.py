@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from anymodal.language.tokenizer import TextTokenizer
-from anymodal.playground.world import PLACES, make_scene
-from anymodal.training.language import PRESENT, clip_prefix, pack, packed_loss, questions_about
+from anymodal.playground.world import make_scene
+from anymodal.training.language import clip_prefix, draw_present, pack, packed_loss, questions_about
 from anymodal.training.words import NOTHING, window_words
 
-TOKENS = {"video": 12, "audio": 2, "imu": 2}  # of the bundle's adapters; video: one for each place, and three more
+TOKENS = {"video": 12, "audio": 2, "imu": 2, "depth": 1, "thermal": 2}  # of the bundle's adapters;
+# video: one for each place, and three more
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +33,17 @@ class DrawSymbols:
     noise: float
     drilled: int
     alone: bool | tuple[str, ...]
+    fields: float
 
     def __call__(self, step: int) -> dict:
         dice = random.Random(f"symbols/{self.seed}/{step}")
-        length, present = dice.choice(self.seconds), dice.choice(PRESENT)
+        length, present = dice.choice(self.seconds), draw_present(dice, self.fields)
         asked, words = [], []
         for i in range(max(1, round(self.clips * min(2.0, 8 / length)))):
             scene = make_scene("train", self.seed, step * 1000 + i, seconds=length)
             words += [window_words(scene, k) for k in range(length)]
             asked.append(questions_about(scene, dice, self.questions, present, self.kinds, self.noise,
-                                         self.drilled, self.alone))
+                                         self.drilled, self.alone, self.fields > 0))
         return {"words": words, "windows": length, "present": present, "asked": asked}
 
 
@@ -52,10 +54,10 @@ class SymbolStage:
 
     def __init__(self, lm, tokenizer: TextTokenizer, *, seed: int = 6, clips: int = 8, questions: int = 13,
                  seconds: tuple[int, ...] = (2, 4, 8), kinds: tuple[str, ...] | None = None, noise: float = 1.0,
-                 drilled: int = 0, alone: bool | Sequence[str] = False) -> None:
+                 drilled: int = 0, alone: bool | Sequence[str] = False, fields: float = 0.0) -> None:
         self.lm, self.tokenizer = lm, tokenizer
         self.options = (seed, clips, questions, tuple(seconds), tuple(kinds) if kinds else None, noise, drilled,
-                        alone if isinstance(alone, bool) else tuple(alone))
+                        alone if isinstance(alone, bool) else tuple(alone), fields)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.lm.model.named_parameters(prefix="language")
@@ -72,7 +74,7 @@ class SymbolStage:
     def _said(self, words: list[dict], modality: str) -> Tensor:
         """Sums of the word embeddings of each token: (B * K, N, W)."""
         embed = self.lm.model.get_input_embeddings()
-        spare = TOKENS[modality] - (len(PLACES) if modality == "video" else 1)
+        spare = TOKENS[modality] - len(words[0][modality])
         fill = NOTHING if modality == "video" else None  # audio and imu say the same with every token
         rows = [row for window in words for row in (*window[modality], *[fill or window[modality][0]] * spare)]
         ids = [[i for w in row for i in self.tokenizer.encode(w)] for row in rows]

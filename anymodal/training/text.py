@@ -14,7 +14,8 @@ from anymodal.playground.wordings import SLOTS, ask
 from anymodal.playground.world import COLORS, PITCHES, PLACES, SHAPES, SIZES, SOUNDS, VISUAL_EVENTS
 
 _FILL = {"obj": "{size} {color} {shape}", "a_obj": "a {color} {shape}", "objs": "{color} {shape}s", "color": "{color}",
-         "size": "{size}", "place": "at the {place}", "sound": "{sound}", "a_sound": "a {pitch} {sound}"}
+         "size": "{size}", "place": "at the {place}", "sound": "{sound}", "a_sound": "a {pitch} {sound}",
+         "when": " at the end", "after": " after the {color} {shape} {event}"}
 
 
 def corpus(draws: int = 60_000, seed: int = 5) -> Iterator[str]:

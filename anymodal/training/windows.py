@@ -229,6 +229,11 @@ class FrozenFrames:
     def features(self, modality: str, batch: dict) -> tuple[Tensor, Tensor, Tensor | None]:
         """Features (B, T, P, D), valid steps (B, T), and joint embeddings (B, E) of all but video."""
         device, signals = self.perception.device, batch["signals"]
+        if modality in signals.fields:
+            pictures = torch.from_numpy(signals.fields[modality].astype(np.float32)).to(device)  # torch computes no uint16
+            patches, _ = self.perception.encoders[modality](pictures)
+            return (patches[torch.from_numpy(signals.fields_index).to(device)],
+                    torch.from_numpy(signals.fields_valid).to(device), None)
         if modality != "video":
             samples = torch.from_numpy(getattr(signals, modality)).to(device)
             features, joint = self.perception.features(modality, samples)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from anymodal.playground.fields import changed, hottest, nearest
 from anymodal.playground.world import PLACES, VISUAL_EVENTS, Scene, heading, place_of
 from anymodal.training.windows import HEARD, MOVED, motion_claims, sound_claims
 
@@ -22,7 +23,8 @@ EVENT_WORDS |= {*LEAVING, *ENTERING}
 
 
 def window_words(scene: Scene, window: int) -> dict[str, list[tuple[str, ...]]]:
-    """Words by modality and token: video has one entry for each of PLACES, audio and imu one for the window."""
+    """Words by modality and token: video has one entry for each of PLACES, audio, imu and depth one for the window,
+    thermal one for the hottest thing and one for what gets warmer or colder."""
     low, high = float(window), window + 1.0
     places: list[list[str]] = [[] for _ in PLACES]
     for thing in scene.things:
@@ -41,8 +43,13 @@ def window_words(scene: Scene, window: int) -> dict[str, list[tuple[str, ...]]]:
             places[PLACES.index(place)] += [*words, *place.split(), *passing]
     heard = tuple(w for group, true in sound_claims(scene, window) for i in true for w in HEARD_WORDS[i])
     moved = tuple(w for group, true in motion_claims(scene, window) for i in true for w in MOVED_WORDS[i])
-    return {"video": [tuple(p) or NOTHING for p in places], "audio": [heard or NOTHING], "imu": [moved or NOTHING]}
+    near, hot = nearest(scene, window), hottest(scene, window)
+    changing = tuple(w for thing, change in changed(scene, window) for w in (thing.shape, HEAT_WORDS[change.word]))
+    return {"video": [tuple(p) or NOTHING for p in places], "audio": [heard or NOTHING], "imu": [moved or NOTHING],
+            "depth": [("nearest", near.shape) if near else NOTHING],
+            "thermal": [("hot", hot.shape) if hot else NOTHING, changing or NOTHING]}
 
 
+HEAT_WORDS = {"warmer": "warm", "colder": "cold"}  # each a single token
 HEARD_WORDS = tuple(tuple(h.split()) for h in HEARD)  # "low", "bell", "starts"
 MOVED_WORDS = tuple(tuple(m.split()[1:]) for m in MOVED)  # "shaking", "goes", "on"
