@@ -3,7 +3,7 @@
     AnymodalError
     |-- InputError            what was given cannot be used          (exit 2)
     |   |-- MediaError        a file, stream or codec                (exit 3)
-    |   |-- SidecarError      an IMU or other sensor table           (exit 3)
+    |   |-- SidecarError      a sensor's table or pictures           (exit 3)
     |   |-- QuestionError     empty, too long, or at a wrong time    (exit 2)
     |   |-- SessionError      a session used wrongly, or closed      (exit 2)
     |   |-- PacketError       a pushed packet that is no use         (exit 3)

@@ -5,6 +5,7 @@
     run_stage(stage, given)                          everything a stage makes of what it is given
     slowed(agent, lambda: time.sleep(0.5))           an agent whose sessions perceive as slowly
     make_video(path, frames, ...), make_wav(...)     real media files (these need PyAV)
+    make_levels_video(path, frames, ...)             the same of 16-bit pictures
 
 Shapes: T frames or samples, H height, W width, C axes.
 """
@@ -158,6 +159,31 @@ def make_video(
         if sound is not None:
             _encode_audio(out, sound, audio, audio_hz, audio_start_s)
     return path
+
+
+def make_levels_video(
+    path: str | Path,
+    frames: np.ndarray,
+    *,
+    rate_hz: int = 25,
+    times_s: Sequence[float] | None = None,
+    pixel_format: str = "gray16le",
+) -> Path:
+    """Encode 16-bit pictures (T, H, W) without loss, at a rate or at times of their own. Needs `anymodal[run]`."""
+    import av
+
+    tick = Fraction(1, 1000) if times_s is not None else Fraction(1, rate_hz)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=rate_hz, options={"strict": "experimental"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pixel_format
+        stream.codec_context.time_base = tick
+        for i, levels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(levels), pixel_format)
+            frame.time_base, frame.pts = tick, i if times_s is None else round(times_s[i] / tick)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return Path(path)
 
 
 def make_audio(

@@ -1,4 +1,5 @@
 """IMU and other sensors beside a clip: NAME.<modality>.csv or NAME.<modality>.jsonl, times on the media clock.
+Senses of pictures are beside it as folders, videos and arrays: `anymodal.media.pictures`.
 
 CSV: a header with `time_s` and the axes by name, units in the names (accel_x_m_s2, gyro_z_rad_s, depth_m, ...).
 JSONL: one object per line with the same keys. Times in seconds, strictly increasing.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,21 +19,22 @@ import numpy as np
 from anymodal.errors import SidecarError, nearest
 from anymodal.media.spec import ceil_index
 
-SUFFIXES = (".csv", ".jsonl")
+TABLES = (".csv", ".jsonl")
+PICTURES = (".npz", ".npy", ".mkv", "")  # "": a folder
 LONGEST_BRIDGE_S = 0.5  # two readings further apart than this are not joined by a line
 IMU_AXES = ("accel_x_m_s2", "accel_y_m_s2", "accel_z_m_s2", "gyro_x_rad_s", "gyro_y_rad_s", "gyro_z_rad_s")
 
 
-def find_sidecars(path: str | Path) -> dict[str, Path]:
-    """The sidecars of a clip by modality: for clip.mp4, clip.imu.csv is {'imu': ...}; CSV wins over JSONL."""
+def find_sidecars(path: str | Path, kinds: tuple[str, ...] = TABLES + PICTURES) -> dict[str, Path]:
+    """The sidecars of a clip by modality: for clip.mp4, clip.imu.csv is {'imu': ...}; of `kinds` the first one wins."""
     path = Path(path)
     found: dict[str, Path] = {}
     if not path.parent.is_dir():
         return found
-    for suffix in SUFFIXES:
+    for suffix in kinds:
         for candidate in sorted(path.parent.glob(f"{_glob_escape(path.stem)}.*{suffix}")):
-            modality = candidate.name[len(path.stem) + 1 : -len(suffix)]
-            if modality and "." not in modality:
+            modality = candidate.name[len(path.stem) + 1 :].removesuffix(suffix)
+            if modality and "." not in modality and candidate.is_dir() == (not suffix):
                 found.setdefault(modality, candidate)
     return found
 
@@ -56,19 +58,19 @@ def read_sidecar(path: str | Path, axes: tuple[str, ...]) -> tuple[np.ndarray, n
     if not rows:
         raise SidecarError(f"{path} has no readings", fix="write one line per reading, or remove the file")
     table = np.array([values for _, values in rows], dtype=np.float64)
-    _check_times(path, table[:, 0], [line for line, _ in rows])
+    check_times(table[:, 0], lambda i: f"{path}, line {rows[i][0]}: time_s")
     return table[:, 0], table[:, 1:].astype(np.float32)
 
 
-def _check_times(path: Path, times_s: np.ndarray, lines: list[int]) -> None:
+def check_times(times_s: np.ndarray, where: Callable[[int], str]) -> None:
+    """Raise SidecarError, naming the place of time i by `where(i)`, unless times strictly increase."""
     steps_s = np.diff(times_s)
     if not (steps_s <= 0).any():
         return
     at = int(np.argmax(steps_s <= 0))
     what = "is repeated" if steps_s[at] == 0 else f"comes after {times_s[at]:.15g}"
     raise SidecarError(
-        f"{path}, line {lines[at + 1]}: time_s {times_s[at + 1]:.15g} {what}",
-        fix="sort the rows by time_s and remove duplicates",
+        f"{where(at + 1)} {times_s[at + 1]:.15g} {what}", fix="sort the rows by time_s and remove duplicates"
     )
 
 

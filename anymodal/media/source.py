@@ -19,9 +19,10 @@ from anymodal.errors import MediaError, SidecarError, nearest
 from anymodal.media.audio import AudioReader
 from anymodal.media.container import container_s, image_folder, no_codec_error, open_container, pick_stream
 from anymodal.media.fetch import local_file
-from anymodal.media.folder import FolderReader
+from anymodal.media.folder import FolderReader, Stills
 from anymodal.media.info import FOLDER_RATE_HZ
-from anymodal.media.sidecar import find_sidecars, read_sidecar, resample
+from anymodal.media.pictures import TIMESTAMPS, open_pictures
+from anymodal.media.sidecar import PICTURES, TABLES, find_sidecars, read_sidecar, resample
 from anymodal.media.spec import AUDIO, VIDEO, StreamSpec, exact
 from anymodal.media.video import VideoReader
 from anymodal.types import Packet
@@ -79,6 +80,7 @@ class MediaSource:
         self._warnings: list[str] = []
         self._readers: dict[str, Any] = {}  # by stream name
         self._tables: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._pictures: dict[str, VideoReader | Stills] = {}  # of sidecars: they do not move the media clock
         self._declared_s: float | None = None  # of the file, where its streams do not tell
         self._stack = ExitStack()
         try:
@@ -95,11 +97,13 @@ class MediaSource:
 
     @property
     def streams(self) -> dict[str, StreamSpec]:
-        return {name: s for name, s in self._specs.items() if name in self._readers or name in self._tables}
+        return {name: s for name, s in self._specs.items()
+                if name in self._readers or name in self._tables or name in self._pictures}
 
     @property
     def warnings(self) -> list[str]:
-        return self._warnings + [w for reader in self._readers.values() for w in reader.warnings]
+        readers = (*self._readers.values(), *self._pictures.values())
+        return self._warnings + [w for reader in readers for w in reader.warnings]
 
     @property
     def duration_s(self) -> float | None:
@@ -130,9 +134,9 @@ class MediaSource:
             if spec.modality not in present:
                 continue
             if images:
-                reader = FolderReader(images, self._folder_rate_hz, spec.size_px)
+                reader = FolderReader(images, self._folder_rate_hz, spec.size_px, spec.pixels, level=spec.level)
             elif spec.modality == VIDEO:
-                reader = VideoReader(self._local, spec.size_px, self._numbers[VIDEO])
+                reader = VideoReader(self._local, spec.size_px, self._numbers[VIDEO], pixels=spec.pixels, level=spec.level)
             else:
                 reader = AudioReader(self._local, self._numbers[AUDIO])
             self._stack.callback(reader.close)
@@ -165,9 +169,17 @@ class MediaSource:
         for modality in given:
             if modality not in by_modality:
                 raise SidecarError(f"no sensor {modality!r} is asked for", fix=nearest(modality, by_modality))
-        for modality, path in {**find_sidecars(self._local), **given}.items():
-            if name := by_modality.get(modality):
-                self._tables[name] = read_sidecar(path, self._specs[name].axes)
+        tables, pictures = find_sidecars(self._local, TABLES), find_sidecars(self._local, PICTURES)
+        for modality, name in by_modality.items():
+            spec = self._specs[name]
+            path = given.get(modality) or (pictures if spec.is_picture else tables).get(modality)
+            if path is None:
+                continue
+            if spec.is_picture:
+                self._pictures[name] = open_pictures(path, spec, self._folder_rate_hz)
+                self._stack.callback(self._pictures[name].close)
+            else:
+                self._tables[name] = read_sidecar(path, spec.axes)
 
     def _check(self, require: tuple[str, ...]) -> None:
         there = {spec.modality for spec in self.streams.values()}
@@ -178,7 +190,7 @@ class MediaSource:
                 raise MediaError(
                     f"{self.path} has no usable {modality}: {damage or has}", fix=f"give a file with {modality}"
                 )
-        if not self._readers and not (self._tables and self._local.exists()):
+        if not self._readers and not ((self._tables or self._pictures) and self._local.exists()):
             asked = ", ".join(sorted({s.modality for s in self._specs.values()}))
             if damage:
                 raise MediaError(f"{self.path} has no decodable frame: {damage}", fix="copy or export the file again")
@@ -193,7 +205,7 @@ class MediaSource:
             if packet is None:
                 running.discard(name)
                 continue
-            if name in self._tables and self._readers and not running:
+            if name not in self._readers and self._readers and not running:
                 packet = self._until_media_end(packet)
             if packet is not None:
                 yield packet
@@ -206,16 +218,18 @@ class MediaSource:
                 yield packet.pts_s + len(packet.data) / packet.rate_hz - 1e-9, name, packet
             return
         end_s = float(self._start_s)
-        packets = self._video_packets(name) if self._specs[name].modality == VIDEO else self._audio_packets(name)
+        packets = self._picture_packets(name) if self._specs[name].is_picture else self._audio_packets(name)
         for packet in packets:
             yield packet.pts_s, name, packet
             end_s = packet.pts_s
         yield end_s, name, None
 
-    def _video_packets(self, name: str) -> Iterator[Packet]:
-        rate_hz = exact(self._specs[name].rate_hz)
-        for j, image in self._readers[name].sample(self._zero, rate_hz, self._start_s, self._end_s):
-            yield Packet(name, VIDEO, float(j / rate_hz), image, float(rate_hz))
+    def _picture_packets(self, name: str) -> Iterator[Packet]:
+        spec = self._specs[name]
+        rate_hz = exact(spec.rate_hz)
+        reader, zero = (self._readers[name], self._zero) if name in self._readers else (self._pictures[name], Fraction(0))
+        for j, image in reader.sample(zero, rate_hz, self._start_s, self._end_s):
+            yield Packet(name, spec.modality, float(j / rate_hz), image, float(rate_hz))
 
     def _audio_packets(self, name: str) -> Iterator[Packet]:
         rate_hz = int(self._specs[name].rate_hz)
@@ -243,6 +257,8 @@ class MediaSource:
         """A sidecar may run on after the clip: those readings belong to nothing."""
         if self.duration_s is None:
             return packet
+        if self._specs[packet.stream].is_picture:
+            return packet if packet.pts_s < self.duration_s - 1e-9 else None
         times_s = packet.pts_s + np.arange(len(packet.data)) / packet.rate_hz
         count = int((times_s < self.duration_s - 1e-9).sum())
         if count == 0:
@@ -251,18 +267,30 @@ class MediaSource:
 
     def _check_length(self) -> None:
         """Warn where what was read is not what a header or a sidecar promised."""
-        for name, (times_s, _) in self._tables.items():
-            if self.duration_s is not None and times_s[0] >= self.duration_s:
+        starts_s = {name: times_s[0] for name, (times_s, _) in self._tables.items()}
+        starts_s |= {name: float(reader.start) for name, reader in self._pictures.items()}
+        for name, start_s in starts_s.items():
+            if self.duration_s is not None and start_s >= self.duration_s:
                 self._warnings.append(
-                    f"{name}: its times begin at {times_s[0]:.10g} s, after the clip's end at {self.duration_s:.2f} s: "
-                    "time_s counts from the clip's start"
+                    f"{name}: its times begin at {start_s:.10g} s, after the clip's end at {self.duration_s:.2f} s: "
+                    "they count from the clip's start"
                 )
+        for name, reader in self._pictures.items():
+            if not reader.rate_is_known and self.duration_s is not None and reader.end is not None:
+                self._check_assumed(name, float(reader.end))
         for name, reader in self._readers.items():
             if reader.end is not None:
                 decoded_s = float(reader.end - reader.start)
                 self._check_declared(self._specs[name].modality, decoded_s, reader.declared_s)
         if self.duration_s is not None:
             self._check_declared("it", self.duration_s, self._declared_s)
+
+    def _check_assumed(self, name: str, lasts_s: float) -> None:
+        if abs(lasts_s - self.duration_s) > max(0.5, 0.05 * self.duration_s):
+            self._warnings.append(
+                f"{name}: its pictures last {lasts_s:.2f} s at {float(self._folder_rate_hz):g} a second, the clip "
+                f"{self.duration_s:.2f} s: give their times in {TIMESTAMPS}"
+            )
 
     def _check_declared(self, what: str, decoded_s: float, declared_s: float | None) -> None:
         if declared_s is not None and decoded_s < declared_s - max(0.5, 0.05 * declared_s):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from anymodal.media.levels import Level
 from anymodal.types import PIXELS
 
 VIDEO = "video"
@@ -21,7 +22,8 @@ class StreamSpec:
 
     `size_px`: frames are stretched to size_px x size_px, or keep their own size when None.
     `axes`: names of a sensor's columns, in order; empty for pictures and audio.
-    `pixels`: of pictures, a key of `anymodal.types.PIXELS`; video is rgb8 unless it says otherwise.
+    `pixels`: of pictures, a key of `anymodal.types.PIXELS`; video is rgb8 unless it says otherwise. `level`: of gray16,
+    what a level says, where floats are to become levels.
     """
 
     modality: str
@@ -29,6 +31,7 @@ class StreamSpec:
     size_px: int | None = None
     axes: tuple[str, ...] = ()
     pixels: str | None = None
+    level: Level | None = None
 
     def __post_init__(self) -> None:
         if not self.rate_hz > 0:
@@ -58,13 +61,16 @@ class StreamSpec:
 
 
 def stream_specs(modalities: Mapping[str, Any]) -> dict[str, StreamSpec]:
-    """A bundle's `modalities` (name -> object with rate_hz, size_px, axes, pixels) -> stream specs by the same names."""
-    return {
-        name: spec
-        if isinstance(spec, StreamSpec)
-        else StreamSpec(name, spec.rate_hz, spec.size_px, tuple(spec.axes), getattr(spec, "pixels", None))
-        for name, spec in modalities.items()
-    }
+    """A bundle's `modalities` (name -> a StreamSpec, or an object with rate_hz, size_px, axes, pixels and level) -> stream
+    specs by the same names."""
+    return {name: spec if isinstance(spec, StreamSpec) else _stream_spec(name, spec) for name, spec in modalities.items()}
+
+
+def _stream_spec(name: str, spec: Any) -> StreamSpec:
+    pixels, level = getattr(spec, "pixels", None), getattr(spec, "level", None)
+    if level is not None:
+        level = Level(level.unit, level.scale, level.offset)
+    return StreamSpec(name, spec.rate_hz, spec.size_px, tuple(spec.axes), pixels, level)
 
 
 @dataclass(frozen=True, slots=True)

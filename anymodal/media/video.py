@@ -1,13 +1,15 @@
 """One video stream on the sampling grid: the frame at time t is the last one with pts <= t.
 
 Decoder threads run ahead while this thread scales; only frames on the grid are scaled, and frames that no other
-frame refers to are not even decoded when they are off the grid. Legend: H, W pixels; frames are RGB uint8.
+frame refers to are not even decoded when they are off the grid. Legend: H, W pixels; C channels: frames are RGB uint8
+of three, or uint16 levels of one.
 """
 
 from __future__ import annotations
 
 import bisect
 import heapq
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -16,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from anymodal.errors import InputError, SidecarError
 from anymodal.media.container import av, declared_s, no_codec_error, only, open_container, pick_stream
+from anymodal.media.levels import Level, scaled, to_levels
 from anymodal.media.spec import VIDEO, ceil_index
 
 LOOKAHEAD = 24  # packets; the deepest reordering that H.264 and H.265 allow is 16
@@ -25,10 +29,18 @@ FALLBACK_RATE_HZ = 25  # where neither frame nor stream tells a duration
 
 
 class VideoReader:
-    """Decodes one stream of a file. `start` and `end` are on the container's own clock, in exact seconds."""
+    """Decodes one stream of a file. `start` and `end` are on the container's own clock, in exact seconds.
 
-    def __init__(self, path: Path, size_px: int | None = None, stream_number: int | None = None) -> None:
+    `pixels`: what frames become; gray16 takes only pictures of one channel with more than 8 bits, as they are, or floats
+    by `level`. Raises SidecarError for others.
+    """
+
+    rate_is_known = True
+
+    def __init__(self, path: Path, size_px: int | None = None, stream_number: int | None = None, *,
+                 pixels: str = "rgb8", level: Level | None = None) -> None:
         self.path = path
+        self._pixels, self._level = pixels, level
         self.warnings: list[str] = []
         self.size_px = size_px
         self._number = stream_number
@@ -69,7 +81,7 @@ class VideoReader:
     def sample(
         self, zero: Fraction, rate_hz: Fraction, start_s: Fraction = Fraction(0), end_s: Fraction | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (grid index j, frame (H, W, 3)) for grid times j / rate_hz in [start_s, end_s) of the media clock."""
+        """Yield (grid index j, frame (H, W, C)) for grid times j / rate_hz in [start_s, end_s) of the media clock."""
         self._is_needed = lambda at, until: ceil_index(at - zero, rate_hz) < ceil_index(until - zero, rate_hz)
         self._seek(zero, start_s)
         index = max(0, ceil_index(start_s, rate_hz))
@@ -88,12 +100,12 @@ class VideoReader:
                 return
 
     def every_frame(self) -> Iterator[tuple[Fraction, np.ndarray]]:
-        """Yield (time on the container's clock, frame (H, W, 3)) for every frame."""
+        """Yield (time on the container's clock, frame (H, W, C)) for every frame."""
         for frame, _ in self._spans():
             yield self._time(frame), self.convert(frame)
 
     def at_times(self, times: list[Fraction]) -> Iterator[tuple[Fraction, np.ndarray]]:
-        """For ascending times on the container's clock: (pts, frame (H, W, 3)) shown then; the nearest at the ends."""
+        """For ascending times on the container's clock: (pts, frame (H, W, C)) shown then; the nearest at the ends."""
         waiting = list(reversed(times))
         self._is_needed = lambda at, until: bisect.bisect_left(times, at) < bisect.bisect_left(times, until)
         for frame, until in self._spans():
@@ -116,7 +128,7 @@ class VideoReader:
         return self._stream.codec_context.codec.canonical_name
 
     def first_frame(self) -> np.ndarray:
-        """The first frame (H, W, 3)."""
+        """The first frame (H, W, C)."""
         return self.convert(self._first)
 
     def measure(self) -> Fraction:
@@ -126,8 +138,10 @@ class VideoReader:
         return self.end - self.start if self.end is not None else Fraction(0)
 
     def convert(self, frame: Any) -> np.ndarray:
-        """Scale to the square, turn upright, RGB uint8."""
-        return to_rgb(self._scaler, frame, self.size_px)
+        """Scale to the square, turn upright."""
+        if self._pixels == "rgb8":
+            return to_rgb(self._scaler, frame, self.size_px)
+        return gray_levels(self.path, frame, self.size_px, self._level)
 
     # -- decoding ---------------------------------------------------------------------------------------------
 
@@ -270,6 +284,24 @@ def to_rgb(scaler: Any, frame: Any, size_px: int | None) -> np.ndarray:
     return upright(scaled.to_ndarray(), display_matrix(frame))
 
 
+def gray_levels(path: Path, frame: Any, size_px: int | None, level: Level | None) -> np.ndarray:
+    """A decoded frame of one channel -> (H, W, 1) uint16, upright, stretched to the square if there is one.
+
+    Levels are as stored: gray10 has those up to 1023. Raises SidecarError naming `path`."""
+    kind = frame.format.name
+    if not GRAY.fullmatch(kind):
+        bits = max((c.bits for c in frame.format.components), default=0)
+        what = "of 8 bits" if bits <= 8 else "not of one channel"
+        raise SidecarError(f"{path}: its pictures are {kind}, {what}; one channel of 16 bits is wanted",
+                           fix="save the raw values as 16-bit grey PNG, as FFV1 in gray16le, or as an array")
+    try:
+        levels = to_levels(frame.to_ndarray(), level)
+    except InputError as error:
+        raise SidecarError(f"{path} {error.message}", fix=error.fix) from None
+    return upright(scaled(levels, size_px), display_matrix(frame))
+
+
+GRAY = re.compile(r"gray(9|10|12|14|16|f32)[lb]e")
 _BILINEAR = av.video.reformatter.Interpolation.BILINEAR
 
 
@@ -284,7 +316,7 @@ def display_matrix(frame: Any) -> np.ndarray | None:
 
 
 def upright(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
-    """Apply a display matrix (quarter turns and mirrors) to an image (H, W, 3)."""
+    """Apply a display matrix (quarter turns and mirrors) to an image (H, W, C)."""
     if matrix is None:
         return image
     (a, b), (c, d) = matrix.tolist()

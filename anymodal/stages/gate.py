@@ -6,7 +6,7 @@ that was encoded, so that small steps do not add up unseen.
 
 | signal | compared | alike |
 |---|---|---|
-| colour frames | means of grid x grid cells of each, the closing one too | no cell changes unlike all cells (their median) |
+| colour frames | means of grid x grid cells of each, the closing one too | no cell changes unlike their median |
 | 16-bit frames | the same | no cell changes by more than `gray_share` of the range of all cells |
 | audio | levels of eight bands in eight parts of the window | none differs by more than `audio_db` above the floor |
 | sensors | mean and deviation of each axis in four parts | means within `sensor_sigmas`, deviations within a factor |

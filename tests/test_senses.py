@@ -1,0 +1,344 @@
+"""Depth, thermal and any other sense of pictures: beside a clip, pushed, over the wire, and through a bundle's parts."""
+
+import csv
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anymodal.errors import SidecarError
+from anymodal.media import StreamSpec, find_sidecars, open_media
+from anymodal.media.levels import Level, scaled, to_levels
+from anymodal.testing import gradient_frame, make_levels_video, make_video, make_wav
+
+av = pytest.importorskip("av")
+Image = pytest.importorskip("PIL.Image")
+
+CLIP_S = 2.0
+DEPTH = StreamSpec("depth", 4, 12, pixels="gray16")
+SPECS = {"audio": StreamSpec("audio", 8000), "depth": DEPTH}
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return make_wav(tmp_path / "clip.wav", np.zeros(int(CLIP_S * 8000), np.float32), 8000)
+
+
+def noise(count: int, height: int = 20, width: int = 30, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 65536, (count, height, width)).astype(np.uint16)
+
+
+def read(clip, spec: StreamSpec = DEPTH, **given) -> tuple[dict[float, np.ndarray], list[str]]:
+    """The sense's frames by their time."""
+    with open_media(clip, {"audio": SPECS["audio"], spec.modality: spec}, **given) as source:
+        found = {p.pts_s: p.data for p in source if p.stream == spec.modality}
+        return found, source.warnings
+
+
+def nearest(frame: np.ndarray, size: int) -> np.ndarray:
+    """An independent nearest neighbour: for each pixel out, the pixel in whose middle is nearest to its own."""
+    height, width = frame.shape[:2]
+    rows = [int(np.floor((i + 0.5) / size * height)) for i in range(size)]
+    columns = [int(np.floor((i + 0.5) / size * width)) for i in range(size)]
+    return np.array([[frame[r, c] for c in columns] for r in rows])[:, :, None]
+
+
+def shown(times: list[float], end_s: float, rate_hz: float, until_s: float) -> dict[float, int]:
+    """Which picture is on show at each grid time: the last one whose time is not after it, counted in nanoseconds."""
+    ns = [round(t * 1e9) for t in times]
+    found = {}
+    for j in range(10_000):
+        now = round(j / rate_hz * 1e9)
+        if now >= round(min(end_s, until_s) * 1e9):
+            return found
+        before = [i for i, t in enumerate(ns) if t <= now]
+        if before:
+            found[j / rate_hz] = before[-1]
+    return found
+
+
+def expect(found: dict[float, np.ndarray], wanted: dict[float, int], frames: np.ndarray, size: int = 12) -> None:
+    assert sorted(found) == sorted(wanted)
+    for at_s, i in wanted.items():
+        assert found[at_s].dtype == np.uint16
+        assert np.array_equal(found[at_s], nearest(frames[i], size)), (at_s, i)
+
+
+def save_png(path, frame: np.ndarray):
+    Image.fromarray(frame).save(path)
+    return path
+
+
+def folder(path, frames, names=None, times_s=None):
+    path.mkdir()
+    names = names or [f"{i:06d}.png" for i in range(len(frames))]
+    for name, frame in zip(names, frames, strict=True):
+        save_png(path / name, frame)
+    if times_s is not None:
+        (path / "timestamps.csv").write_text("time_s\n" + "\n".join(map(repr, times_s)) + "\n")
+    return path
+
+
+# --- each way in gives the same pictures ------------------------------------------------------------------------------
+
+TIMES = st.lists(st.integers(0, 240), min_size=1, max_size=9, unique=True).map(lambda t: [i / 100 for i in sorted(t)])
+
+
+FORMS = ["folder", "npz", "packed", "npy", "mkv"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(times=TIMES, rate_hz=st.sampled_from([2, 4, 7.5, 10]), form=st.sampled_from(FORMS))
+def test_the_last_picture_that_is_not_later_is_shown(tmp_path_factory, times, rate_hz, form):
+    path = tmp_path_factory.mktemp("clip")
+    clip = make_wav(path / "clip.wav", np.zeros(int(CLIP_S * 8000), np.float32), 8000)
+    frames = noise(len(times))
+    last_s = times[-1] - times[-2] if len(times) > 1 else 1 / rate_hz
+    if form == "folder":
+        folder(path / "clip.depth", frames, times_s=times)
+        last_s = last_s if len(times) > 1 else 1 / 25
+    elif form in ("npz", "packed"):
+        save = np.savez if form == "npz" else np.savez_compressed
+        save(path / "clip.depth.npz", frames=frames, time_s=np.array(times))
+    elif form == "npy":
+        np.save(path / "clip.depth.npy", frames[..., None].astype(">u2"))
+        (path / "clip.depth.timestamps.csv").write_text("time_s\n" + "\n".join(map(repr, times)))
+    else:
+        make_levels_video(path / "clip.depth.mkv", frames, times_s=times)
+        last_s = 1 / 25 if len(times) == 1 else last_s
+    found, warnings = read(clip, StreamSpec("depth", rate_hz, 12, pixels="gray16"))
+    expect(found, shown(times, times[-1] + last_s, rate_hz, CLIP_S), frames)
+    late = times[0] >= CLIP_S
+    assert bool(warnings) == late and (not late or "after the clip's end" in warnings[0])
+
+
+def test_names_in_order_are_shown_at_a_rate(clip, tmp_path):
+    frames = noise(20)
+    folder(tmp_path / "clip.depth", frames, [f"frame{i}.png" for i in range(20)])  # frame10 after frame9
+    found, warnings = read(clip, folder_rate_hz=10)
+    expect(found, {j / 4: int(j / 4 * 10) for j in range(8)}, frames)
+    assert not warnings
+    _, warnings = read(clip)  # at 25 a second they last 0.8 s, the clip 2 s
+    assert "0.80 s at 25 a second" in warnings[0] and "timestamps.csv" in warnings[0]
+
+
+def test_a_table_may_name_its_pictures(clip, tmp_path):
+    frames = noise(3)
+    path = folder(tmp_path / "clip.depth", frames, ["b.png", "a.png", "unused.png"])
+    with (path / "timestamps.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["time_s", "file"], ["0.0", "a.png"], [], ["1.0", "b.png"]])
+    found, _ = read(clip)
+    expect(found, {j / 4: 1 if j < 4 else 0 for j in range(8)}, frames)
+
+
+@pytest.mark.parametrize("kind, bits", [("gray16le", 16), ("gray12le", 12), ("gray10le", 10)])
+def test_video_of_any_depth_keeps_its_levels(clip, tmp_path, kind, bits):
+    frames = noise(8) >> (16 - bits)
+    make_levels_video(tmp_path / "clip.depth.mkv", frames, pixel_format=kind, rate_hz=4)
+    found, _ = read(clip)
+    expect(found, {j / 4: j for j in range(8)}, frames)
+
+
+def test_floats_become_levels_by_what_the_bundle_says(clip, tmp_path):
+    levels = noise(8) % 9000 + 100
+    spec = StreamSpec("depth", 4, 12, pixels="gray16", level=Level("m", 0.001))
+    for kind in ("<f4", ">f8"):
+        np.savez(tmp_path / "clip.depth.npz", frames=(levels / 1000).astype(kind), rate_hz=4.0)
+        expect(read(clip, spec)[0], {j / 4: j for j in range(8)}, levels)
+    with pytest.raises(SidecarError, match="does not say what a level is"):
+        read(clip)
+    with pytest.raises(SidecarError, match=r"picture 0 holds values from .* levels are 0 to 0.65535 m"):
+        read(clip, StreamSpec("depth", 4, 12, pixels="gray16", level=Level("m", 1e-5)))
+
+
+def test_a_clip_with_no_sound_or_sight_of_its_own(tmp_path):
+    """The bundle may want the further sense only."""
+    clip = make_video(tmp_path / "clip.mp4", [gradient_frame(32, i) for i in range(50)])
+    frames = noise(8)
+    np.savez(tmp_path / "clip.depth.npz", frames=frames, rate_hz=4.0)
+    with open_media(clip, {"depth": DEPTH}) as source:
+        assert [p.pts_s for p in source] == [j / 4 for j in range(8)]
+
+
+def test_colour_pictures_of_any_name_are_read(tmp_path):
+    """A second camera, say: pixels tell the kind, not the name."""
+    clip = make_video(tmp_path / "clip.mkv", [gradient_frame(32, i) for i in range(50)], codec="ffv1", pixel_format="bgr0")
+    frames = [gradient_frame(24, 10 + i) for i in range(8)]
+    spec = StreamSpec("rear", 4, 24, pixels="rgb8")
+    make_video(tmp_path / "clip.rear.mkv", frames, rate_hz=4, codec="ffv1", pixel_format="bgr0")
+    folder(tmp_path / "other", frames)
+    np.savez(tmp_path / "other.npz", frames=np.stack(frames), rate_hz=4.0)
+    for options in ({}, {"sidecars": {"rear": tmp_path / "other"}, "folder_rate_hz": 4},
+                    {"sidecars": {"rear": tmp_path / "other.npz"}}):
+        found, _ = read(clip, spec, **options)
+        assert sorted(found) == [j / 4 for j in range(8)]
+        assert all(np.array_equal(found[j / 4], frames[j]) for j in range(8)), options
+
+
+def test_what_is_beside_a_clip_is_found(clip, tmp_path):
+    frames = noise(2)
+    make_levels_video(tmp_path / "clip.depth.mkv", frames)
+    np.save(tmp_path / "clip.thermal.npy", frames)
+    (tmp_path / "clip.thermal.timestamps.csv").write_text("time_s\n0\n1\n")
+    folder(tmp_path / "clip.left", frames)
+    (tmp_path / "clip.imu.csv").write_text("time_s\n")
+    (tmp_path / "clip.notes").write_text("")  # no folder
+    found = find_sidecars(clip)
+    assert {m: p.name for m, p in found.items()} == {
+        "depth": "clip.depth.mkv", "thermal": "clip.thermal.npy", "left": "clip.left", "imu": "clip.imu.csv"}
+    spec = StreamSpec("depth", 4, None, pixels="gray16")
+    assert read(clip, spec)[0][0.0].shape == (20, 30, 1)  # its own size, where the bundle asks for none
+
+
+def test_reading_from_the_middle_is_reading_the_rest(tmp_path):
+    clip = make_wav(tmp_path / "clip.wav", np.zeros(30 * 8000, np.float32), 8000)
+    frames = noise(120, 8, 8)
+    spec = StreamSpec("depth", 4, 8, pixels="gray16")
+    make_levels_video(tmp_path / "a.mkv", frames, rate_hz=4)
+    np.savez_compressed(tmp_path / "a.npz", frames=frames, rate_hz=4.0)
+    folder(tmp_path / "a", frames)
+    for name in ("a.mkv", "a.npz", "a"):
+        found, _ = read(clip, spec, start_s=15.0, end_s=20.0, sidecars={"depth": tmp_path / name}, folder_rate_hz=4)
+        expect(found, {j / 4: j for j in range(60, 80)}, frames, 8)
+
+
+def test_a_large_array_is_read_picture_by_picture(clip, tmp_path):
+    """A sparse file of 8 GB: reading it whole would fail or fill the memory."""
+    import resource
+
+    path = tmp_path / "clip.depth.npy"
+    count, height, width = 10_000, 640, 640
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<u2", "fortran_order": False, "shape": (count, height, width)})
+        at = file.tell()
+        file.truncate(at + count * height * width * 2)
+        file.seek(at + 50 * height * width * 2)
+        file.write(np.full(height * width, 7, "<u2").tobytes())
+    (tmp_path / "clip.depth.timestamps.csv").write_text("time_s\n" + "\n".join(f"{i / 100}" for i in range(count)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found, _ = read(clip)
+    assert found[0.5].max() == found[0.5].min() == 7 and found[0.25].max() == 0
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+@settings(max_examples=40, deadline=None)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), size=st.integers(1, 30))
+def test_scaling_takes_the_nearest_pixel(height, width, size):
+    frame = noise(1, height, width)[0][:, :, None]
+    assert np.array_equal(scaled(frame, size), nearest(frame[:, :, 0], size))
+    assert set(scaled(frame, size).ravel()) <= set(frame.ravel())  # nothing that was not measured
+    assert scaled(frame, None) is frame
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.0005, 0.02), st.floats(-300, 300), st.integers(0, 2**32))
+def test_levels_and_values_are_each_others_inverse(scale, offset, seed):
+    levels = noise(1, 5, 6, seed)[0]
+    assert np.array_equal(to_levels(levels * scale + offset, Level("K", scale, offset))[:, :, 0], levels)
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+def _npz(path, **arrays):
+    np.savez(path / "clip.depth.npz", **arrays)
+
+
+def _cut(path):
+    np.savez(path / "clip.depth.npz", frames=noise(8), rate_hz=4.0)
+    data = (path / "clip.depth.npz").read_bytes()
+    (path / "clip.depth.npz").write_bytes(data[: len(data) // 2])
+
+
+def _short(path):
+    np.save(path / "clip.depth.npy", noise(8))
+    data = (path / "clip.depth.npy").read_bytes()
+    (path / "clip.depth.npy").write_bytes(data[:-50])
+    (path / "clip.depth.timestamps.csv").write_text("time_s\n" + "\n".join(str(i / 4) for i in range(8)))
+
+
+def _pickled(path):
+    np.savez(path / "clip.depth.npz", frames=np.array([{"a": 1}], object), rate_hz=4.0)
+
+
+def _huge(path):
+    """A header that claims far more than there is."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "<u2", "fortran_order": False, "shape": (4, 200_000, 200_000)})
+    with zipfile.ZipFile(path / "clip.depth.npz", "w") as archive:
+        archive.writestr("frames.npy", buffer.getvalue())
+
+
+def _with_nan(path):
+    frames = np.ones((8, 4, 4), np.float32)
+    frames[5, 2, 2] = np.nan
+    _npz(path, frames=frames, rate_hz=4.0)
+
+
+BAD = {
+    "8-bit pictures": (lambda p: folder(p / "clip.depth", noise(2).astype(np.uint8)), "of 8 bits; .* 16 bits"),
+    "8-bit video": (lambda p: make_video(p / "clip.depth.mkv", [gradient_frame(32, 0)] * 4), "yuv420p, of 8 bits"),
+    "8-bit array": (lambda p: _npz(p, frames=noise(2).astype(np.uint8), rate_hz=4.0), r"uint8 \(2, 20, 30\), uint16"),
+    "colour": (lambda p: make_video(p / "clip.depth.mkv", [gradient_frame(32, 0)] * 4, codec="ffv1",
+                                    pixel_format="yuv420p10le"), "not of one channel"),
+    "colour array": (lambda p: _npz(p, frames=noise(6).reshape(2, 20, 30, 3), rate_hz=4.0), r"\(2, 20, 30, 3\)"),
+    "one picture as array": (lambda p: _npz(p, frames=noise(1)[0], rate_hz=4.0), r"uint16 \(T, H, W\) is wanted"),
+    "no pictures in array": (lambda p: _npz(p, frames=noise(0), rate_hz=4.0), r"\(0, 20, 30\)"),
+    "Fortran order": (lambda p: _npz(p, frames=np.asfortranarray(noise(3)), rate_hz=4.0), "ascontiguousarray"),
+    "not a number": (_with_nan, "picture 5 holds values that are no numbers"),
+    "times not sorted": (lambda p: _npz(p, frames=noise(3), time_s=np.array([0, 2.0, 1])), r"time_s\[2\] 1 comes after 2"),
+    "times repeated": (lambda p: folder(p / "clip.depth", noise(3), times_s=[0, 1, 1]), "line 4: time_s 1 is repeated"),
+    "times no numbers": (lambda p: _npz(p, frames=noise(2), time_s=np.array([0, np.nan])), "time_s holds values"),
+    "too few times": (lambda p: _npz(p, frames=noise(3), time_s=np.array([0, 1.0])), r"time_s is float64 \(2,\), for 3"),
+    "no times": (lambda p: np.save(p / "clip.depth.npy", noise(3)), "add clip.depth.timestamps.csv"),
+    "no rate": (lambda p: _npz(p, frames=noise(3)), "save a .npz with time_s or rate_hz"),
+    "rate 0": (lambda p: _npz(p, frames=noise(3), rate_hz=0.0), "rate_hz is"),
+    "no frames": (lambda p: _npz(p, depth=noise(3), rate_hz=1.0), "has no 'frames', only 'depth', 'rate_hz'"),
+    "fewer times than pictures": (lambda p: folder(p / "clip.depth", noise(3), times_s=[0, 1]), "2 times, .* 3 pictures"),
+    "a picture is missing": (lambda p: folder(p / "clip.depth", noise(5), ["1.png", "2.png", "4.png", "5.png", "6.png"]),
+                             "after 2.png comes no picture 3"),
+    "a named picture is missing": (
+        lambda p: (folder(p / "clip.depth", noise(1)) / "timestamps.csv").write_text("time_s,file\n0,gone.png\n"),
+        "names 'gone.png'"),
+    "a picture of elsewhere": (
+        lambda p: (folder(p / "clip.depth", noise(1)) / "timestamps.csv").write_text("time_s,file\n0,../clip.wav\n"),
+        r"names '../clip.wav'"),
+    "an empty folder": (lambda p: (p / "clip.depth").mkdir(), "without images"),
+    "cut archive": (_cut, "cannot be read: File is not a zip"),
+    "cut array": (_short, "picture 7 of 8 is not whole"),
+    "pickled": (_pickled, "object"),
+    "too large": (_huge, "too large"),
+    "no media": (lambda p: (p / "clip.depth.mkv").write_text("no video"), "cannot be opened as media"),
+    "not numpy": (lambda p: (p / "clip.depth.npy").write_text("no array at all, only text"), "magic"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_pictures_are_named(clip, tmp_path, name):
+    make, words = BAD[name]
+    make(tmp_path)
+    spec = StreamSpec("depth", 4, 12, pixels="gray16", level=Level("m", 0.001)) if name == "not a number" else DEPTH
+    with pytest.raises(SidecarError, match=words) as caught:
+        read(clip, spec)
+    assert "clip.depth" in str(caught.value) and caught.value.fix
+
+
+def test_a_table_is_no_picture_and_a_path_has_to_exist(clip, tmp_path):
+    (tmp_path / "d.csv").write_text("time_s,depth_m\n0,1\n")
+    with pytest.raises(SidecarError, match=r"is a table, and depth are pictures, uint16 \(12, 12, 1\)"):
+        read(clip, sidecars={"depth": tmp_path / "d.csv"})
+    with pytest.raises(SidecarError, match="no sidecar"):
+        read(clip, sidecars={"depth": tmp_path / "gone"})
+
+
+def test_one_picture_that_cannot_be_read_leaves_the_one_before(clip, tmp_path):
+    frames = noise(8)
+    path = folder(tmp_path / "clip.depth", frames)
+    (path / "000003.png").write_bytes(b"\x89PNG broken")
+    found, warnings = read(clip, folder_rate_hz=4)
+    expect(found, {j / 4: 2 if j == 3 else j for j in range(8)}, frames)
+    assert any("000003.png" in w for w in warnings)
