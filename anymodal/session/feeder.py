@@ -15,7 +15,6 @@ from pathlib import Path
 from anymodal.errors import AnymodalError, BusyError, SessionError
 from anymodal.media.spec import exact
 from anymodal.session.log import Feed, SessionLog
-from anymodal.stages.items import VIDEO
 from anymodal.types import Window
 
 Arrived = tuple[Window, str]  # a window, and why it has nothing, or ""
@@ -137,7 +136,7 @@ def shed(window: Window) -> Arrived:
     """A window that is given up: a gap that counts what was in it, frames of video and one for any other stream."""
     if not window.signals:
         return window, ""
-    lost = {name: len(s.data) if s.modality == VIDEO else 1 for name, s in window.signals.items()}
+    lost = {name: len(s.data) if s.is_picture else 1 for name, s in window.signals.items()}
     dropped = {name: window.dropped.get(name, 0) + lost.get(name, 0) for name in {*window.dropped, *lost}}
     return replace(window, signals={}, dropped=dropped), SHED
 
