@@ -8,7 +8,6 @@ lie within those 98 are kept. Shapes: B clips, F mel frames, M mel bins, P featu
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from transformers import ASTConfig, ASTModel
 
@@ -19,11 +18,6 @@ from encoders.tower import hidden_index
 DEFAULTS = {"sampling_rate": 16000, "num_mel_bins": 128, "max_length": 1024, "do_normalize": True, "mean": -4.2677393,
             "std": 4.5689974}
 KALDI_FLOOR = 1.192092955078125e-07  # float32's epsilon
-# Names in published files -> names here, for `re.sub`, in order.
-PUBLISHED_NAMES = ((r"^audio_spectrogram_transformer\.", "model."), (r"\bencoder\.layer\.", "layers."),
-                   (r"\battention\.attention\.(query|key|value)\.", lambda m: f"attention.{m[1][0]}_proj."),
-                   (r"\battention\.output\.dense\.", "attention.o_proj."), (r"\bintermediate\.dense\.", "mlp.fc1."),
-                   (r"\boutput\.dense\.", "mlp.fc2."))
 
 
 def kaldi_fbank(rate_hz: int, bins: int, backend: str = "torch") -> MelRule:
@@ -35,10 +29,16 @@ def kaldi_fbank(rate_hz: int, bins: int, backend: str = "torch") -> MelRule:
 
 
 class AudioSpectrogramTower(AudioTower):
-    """Mel frames (B, F, M) -> features (B, P, D), None. Tensors: `model.*`, published ones by `PUBLISHED_NAMES`.
+    """Mel frames (B, F, M) -> features (B, P, D), None. Tensors: `model.*`; published `audio_spectrogram_transformer.*`.
 
     select "pooled": the mean of the class and the distillation token, (B, 1, D), which the published head reads.
     """
+
+    renames = ((r"\bencoder\.layer\.", "layers."), (r"\battention\.attention\.query\.", "attention.q_proj."),
+               (r"\battention\.attention\.key\.", "attention.k_proj."),
+               (r"\battention\.attention\.value\.", "attention.v_proj."),
+               (r"\battention\.output\.dense\.", "attention.o_proj."), (r"\bintermediate\.dense\.", "mlp.fc1."),
+               (r"\boutput\.dense\.", "mlp.fc2."))  # of published files
 
     def __init__(self, config: AudioTowerConfig) -> None:
         super().__init__(config)

@@ -31,8 +31,6 @@ class ClapTower(AudioTower):
     Tensors: `audio_model.*` and, with `joint`, `audio_projection.*`, as published.
     """
 
-    TENSORS = {"audio_model.": "audio_model.", "audio_projection.": "audio_projection."}
-
     def __init__(self, config: AudioTowerConfig) -> None:
         super().__init__(config)
         if config.layer is not None:

@@ -28,9 +28,6 @@ class PeAudioTower(AudioTower):
     Tensors: `audio_encoder.*` and, with `joint`, `audio_head.*`, as published; below `audio_model.` in PE-AV.
     """
 
-    TENSORS = {"audio_encoder.": "audio_encoder.", "audio_head.": "audio_head.",
-               "audio_model.audio_encoder.": "audio_encoder.", "audio_model.audio_head.": "audio_head."}
-
     def __init__(self, config: AudioTowerConfig) -> None:
         super().__init__(config)
         if config.pad_s is not None:
@@ -41,7 +38,8 @@ class PeAudioTower(AudioTower):
             raise ValueError(f"feature_size {keys['feature_size']}: only mono sound is supported")
         self.rate_hz, self.hop, self.width = keys["sampling_rate"], keys["hop_length"], known.hidden_size
         if self.hop != known.dac_config.hop_length:
-            raise ValueError(f"the feature extractor's hop_length is {self.hop}, the encoder's {known.dac_config.hop_length}")
+            raise ValueError(f"the feature extractor's hop_length is {self.hop}, the encoder's "
+                             f"{known.dac_config.hop_length}")
         self.audio_encoder = PeAudioEncoder._from_config(known)
         if config.joint:
             whole = config.audio

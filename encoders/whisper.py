@@ -26,8 +26,6 @@ DEFAULTS = {"feature_size": 80, "sampling_rate": 16000, "hop_length": 160, "chun
 class WhisperTower(AudioTower):
     """Log-mel (B, M, F) -> features (B, P, D), None. Tensors: `encoder.*`, in whole models `model.encoder.*`."""
 
-    TENSORS = {"model.encoder.": "encoder.", "encoder.": "encoder."}
-
     def __init__(self, config: AudioTowerConfig) -> None:
         super().__init__(config)
         if config.joint or config.select == "pooled":
