@@ -52,8 +52,12 @@ class Perception(nn.Module):
         for name, modality in spec.modalities.items():
             encoder = build_part(modality.encoder, spec.trust)
             self.encoders[name] = encoder
-            self.adapters[name] = build_part(modality.adapter, spec.trust, feature_width=encoder.width,
-                                             lm_width=lm_width)
+            if modality.adapter is not None:
+                self.adapters[name] = build_part(modality.adapter, spec.trust, feature_width=encoder.width,
+                                                 lm_width=lm_width)
+            elif not hasattr(encoder, "perceive") or encoder.width != lm_width:
+                raise ConfigError(f"modalities.{name} has no adapter, and its encoder makes no tokens of width {lm_width}",
+                                  fix="give it an adapter made for the language model")
             if spec.checkpoint is None:  # else what it was trained on is not known
                 self.familiarity[name] = Familiarity(encoder.width)
 
@@ -102,13 +106,14 @@ class Perception(nn.Module):
 
     def _encode_batch(self, modality: str, jobs: list[tuple[int, str, Signal]], items: Sequence[tuple[str, Window]],
                       found: list[list[Tokens]], rows: int, once: bool) -> None:
-        encoder, adapter = self.encoders[modality], self.adapters[modality]
-        if hasattr(encoder, "perceive"):  # a model whose tokens are not an adapter's rows: it makes them itself
+        encoder = self.encoders[modality]
+        if modality not in self.adapters:  # a model whose tokens are not an adapter's rows: it makes them itself
             for i, stream, signal in jobs:
                 session, window = items[i]
                 found[i].append(Tokens(session, stream, window.index, modality, window.t0_s, window.t1_s,
-                                       **encoder.perceive(signal.data, signal.rate_hz)))
+                                       **encoder.perceive(signal, self.spec.window_s)))
             return
+        adapter = self.adapters[modality]
         signals = [signal for _, _, signal in jobs]
         if hasattr(encoder, "prepare"):
             features, joint, valid = self._prepared(modality, signals, once)
@@ -175,7 +180,8 @@ class Perception(nn.Module):
     def _steps(self, modality: str) -> int:
         """The most frames that a window has."""
         sense = self.spec.modalities[modality]
-        own = getattr(self.adapters[modality].config, "steps", None)
+        adapter = self.adapters[modality] if modality in self.adapters else None
+        own = getattr(getattr(adapter, "config", None), "steps", None)
         return own or round(sense.rate_hz * self.spec.window_s) + sense.closing
 
     def _frames(self, modality: str, signal: Signal, steps: int) -> list[tuple[int, np.ndarray]]:

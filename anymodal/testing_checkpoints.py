@@ -129,3 +129,42 @@ def make_llava(folder: str | Path, *, seed: int = 0, shards: int = 1, pickled: b
                "processor_config.json": {"image_token": "<image>", "patch_size": 14, "processor_class": "LlavaProcessor",
                                          "num_additional_image_tokens": 1,
                                          "vision_feature_select_strategy": "default"}})
+
+
+# --- comparing -------------------------------------------------------------------------------------------------------
+
+def own_logits(agent: Any, media: Any, question: str, ids: Sequence[int] = (), **given: Any) -> Any:
+    """Logits (len(ids) + 1, V) of an agent's answer to a clip, where it is made to say `ids`. given: as `Agent.ask`."""
+    import torch
+
+    from anymodal.agent import new_clip
+    from anymodal.stages.perceive import Perceive
+
+    mind, perceive = agent.bundle.mind, Perceive(agent.perception)
+    clip = new_clip(media, given.pop("at_s", None), given.pop("sidecars", None))
+    percepts = [p for window in agent.source.push(clip) for p in perceive.push((clip.session, window))]
+    state = mind.open(windows=[*percepts, *perceive.close()])
+    forks = mind.fork(state, [mind.layout.question(question)], room=len(ids) + 1)
+    found = [forks.logits[0]]
+    for token in ids:
+        found.append(forks.step(torch.tensor([token], device=mind.device))[0])
+    return torch.stack(found).float().cpu()
+
+
+def reference_answer(model: Any, inputs: Mapping[str, Any], most: int = 32, **options: Any) -> tuple[list[int], Any]:
+    """What transformers' own model says greedily: all its ids, and the logits (len(ids), V) that each was chosen by."""
+    import torch
+
+    with torch.inference_mode():
+        out = model.generate(**inputs, do_sample=False, max_new_tokens=most, output_logits=True,
+                             return_dict_in_generate=True, **options)
+    return out.sequences[0, -len(out.logits) :].tolist(), torch.cat(out.logits).float()
+
+
+def worst_difference(agent: Any, media: Any, question: str, model: Any, inputs: Mapping[str, Any], *, most: int = 32,
+                     **given: Any) -> float:
+    """The largest difference of any logit while both say what transformers' own model says; and they do say the same."""
+    ids, logits = reference_answer(model, inputs, most)
+    own = own_logits(agent, media, question, ids[:-1], **given)
+    assert own.argmax(-1).tolist() == ids, "another token is likelier than the reference's"
+    return float((own - logits).abs().max())
