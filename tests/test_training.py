@@ -12,8 +12,8 @@ from torch import nn
 from anymodal.adapters.qformer import QFormer
 from anymodal.config import BundleSpec, build_part, load_spec
 from anymodal.errors import ConfigError
-from anymodal.language.mind import Calibration, Mind
 from anymodal.language.layout import Layout
+from anymodal.language.mind import Calibration, Mind
 from anymodal.language.prompt import answer_ids, question_ids
 from anymodal.language.stamp import spread_numbers, window_stamp
 from anymodal.language.tokenizer import TextTokenizer
@@ -23,9 +23,18 @@ from anymodal.playground.world import HELD_OUT_PAIRS, PLACES, SOUNDS, make_scene
 from anymodal.stages.items import Percept
 from anymodal.training.clips import clip_signals, coded
 from anymodal.training.drills import drills
-from anymodal.training.language import DrawClips, LanguageStage, clip_prefix, pack, packed_loss, soft_tokens
+from anymodal.training.language import (
+    DrawClips,
+    LanguageStage,
+    clip_prefix,
+    draw_present,
+    pack,
+    packed_loss,
+    said_loss,
+    soft_tokens,
+)
 from anymodal.training.loop import StagePlan, run_stage
-from anymodal.training.optim import MasterOptimizer
+from anymodal.training.optim import MasterOptimizer, Muon
 from anymodal.training.packed import Packing, chunk_for, packed_attention
 from anymodal.training.recipe import plans
 from anymodal.training.symbols import SymbolStage
@@ -214,9 +223,8 @@ def test_language_stage_trains_adapters_and_lm_but_not_the_frame_encoder(spec, t
     quiet, eventful = [{"video": [("red", "circle")] * 9}], [{"video": [("red", "circle", "appears")] * 9}]
     tokens = {"video": torch.randn(1, 1, 12, lm.width)}
     with torch.no_grad():
-        plain = [float(stage.said_loss(tokens, words)) for words in (quiet, eventful)]
-        stage.events = 3.0
-        heavy = [float(stage.said_loss(tokens, words)) for words in (quiet, eventful)]
+        plain, heavy = ([float(said_loss(lm, tokenizer.encode, tokens, words, events)) for words in (quiet, eventful)]
+                        for events in (1.0, 3.0))
     assert heavy[0] == pytest.approx(plain[0]) and heavy[1] > plain[1] + 1, "words of events weigh three times"
 
 
@@ -323,3 +331,28 @@ def test_packed_attention_is_dense_attention_under_the_packing_mask(lengths):
     dense = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed).transpose(1, 2)
     real = slice(0, before + sum(lengths))
     torch.testing.assert_close(out[:, real], dense[:, real], rtol=1e-5, atol=1e-5)
+
+
+def test_muon_is_torchs_own_but_for_its_rounding():
+    torch.manual_seed(0)
+    starts = [torch.randn(64, 32), torch.randn(64, 32), torch.randn(32, 64)]
+    ours, theirs = ([nn.Parameter(s.clone()) for s in starts] for _ in range(2))
+    steps = Muon(ours, lr=0.02, weight_decay=0.01), torch.optim.Muon(theirs, lr=0.02, weight_decay=0.01, momentum=0.95,
+                                                                      adjust_lr_fn="original")
+    for _ in range(4):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        for step in steps:
+            step.step()
+    for start, one, other in zip(starts, ours, theirs, strict=True):
+        moved = (one - start).norm()
+        assert (one - other).norm() < 0.02 * moved  # torch's own rounds to bfloat16 on its way
+
+
+def test_a_share_of_clips_has_depth_and_thermal_pictures():
+    dice = random.Random(3)
+    drawn = [draw_present(dice, 0.5) for _ in range(400)]
+    assert 0.35 < sum("depth" in p or "thermal" in p for p in drawn) / 400 < 0.65
+    assert {p[-1] for p in drawn if p} >= {"thermal", "depth", "imu"}
+    assert all(list(p) == [m for m in ("video", "audio", "imu", "depth", "thermal") if m in p] for p in drawn)
