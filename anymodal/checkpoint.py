@@ -67,6 +67,9 @@ class Report:
     def nbytes(self) -> int:
         return sum(self.read.values())
 
+    def __add__(self, other: Report) -> Report:
+        return Report(self.read | other.read, (*self.ignored, *other.ignored), (*self.files, *other.files))
+
 
 class Checkpoint:
     """A folder in published layout. Raises WeightsError where it cannot be read or does not fit."""
@@ -366,7 +369,7 @@ def looks_like(keys: Iterable[str]) -> str:
 
     keys, best = list(keys), ("", 0.0)
     for name, (spec, _) in published_bundles().items():
-        parts = [part for m in spec.modalities.values() for part in (m.encoder, m.adapter)] + [spec.language]
+        parts = [part for m in spec.modalities.values() for part in (m.encoder, m.adapter) if part] + [spec.language]
         prefixes = [p for part in parts if part.checkpoint is None for p in part.tensors if p]
         used = {p for k in keys for p in prefixes if k.startswith(p)}
         share = sum(any(k.startswith(p) for p in prefixes) for k in keys) / max(1, len(keys))

@@ -24,20 +24,26 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class PartSpec(BaseModel):
-    """`use` and the part's own keys.
+class SourceSpec(_Strict):
+    """A share of a checkpoint: `tensors`, prefix there -> prefix in the part; `ignore`, patterns of keys within these
+    prefixes that are none of its own; `checkpoint` and `files`, where they are not in the bundle's checkpoint."""
 
-    Of a published model: `tensors`, the part's share of the checkpoint (prefix there -> prefix in the part), `ignore`,
-    patterns of keys within these prefixes that are none of its own, `checkpoint` and `files`, where the weights are not
-    in the bundle's checkpoint. A key whose value is {from: ...} is read from there: docs/models.md.
-    """
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    use: str
     tensors: dict[str, str] = Field(default_factory=dict)
     ignore: tuple[str, ...] = ()
     checkpoint: str | None = None
     files: tuple[str, ...] = ()
+
+
+class PartSpec(SourceSpec):
+    """`use` and the part's own keys.
+
+    Of a published model: the share of the checkpoint that is the part's, and `also`, where the rest of it is when it was
+    published in several. A key whose value is {from: ...} is read from the first of them: docs/models.md.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    use: str
+    also: tuple[SourceSpec, ...] = ()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -61,7 +67,7 @@ class LevelSpec(_Strict):
 class ModalitySpec(_Strict):
     rate_hz: float = Field(gt=0)
     encoder: PartSpec
-    adapter: PartSpec
+    adapter: PartSpec | None  # null: the encoder makes tokens itself
     closing: bool = True  # pictures: the frame on show at a window's end is one step more
     pixels: Literal["rgb8", "gray16"] | None = None  # pictures: colour, or one 16-bit measurement; "video" is rgb8
     level: LevelSpec | None = None  # gray16: what its levels say, where floats are to be read too
@@ -85,7 +91,8 @@ class ModalitySpec(_Strict):
 class TemplateSpec(_Strict):
     """The text around a published model's soft tokens: `anymodal.language.layout`.
 
-    head comes first; time, with {clock} or {seconds}, before each window; window has for each modality the text around
+    head comes first; time, with {clock}, {seconds} or {middle} (of its frames), before each window, but not before a
+    picture; tail closes the windows, before turns and the question; window has for each modality the text around
     its {tokens}. question ends where the answer begins. turn is an earlier question with its {answer}, and again what
     takes the place of `question` behind turns. rule is how a standing rule's {question} is asked.
     placeholders: the token that stands for a modality's soft tokens in the published prompt. Text is then cut into
@@ -96,6 +103,7 @@ class TemplateSpec(_Strict):
     head: str = ""
     time: str = ""
     window: dict[str, str] = Field(default_factory=dict)
+    tail: str = ""
     question: str
     turn: str = ""
     again: str = ""
@@ -337,7 +345,7 @@ def parse_spec(raw: dict[str, Any], where: str = "bundle") -> BundleSpec:
 
 def _check_window_fits(spec: BundleSpec, where: str) -> None:
     """A window with every modality must fit the memory, as far as adapters say how many tokens they make."""
-    queries = [m.adapter.options.get("queries", 0) for m in spec.modalities.values()]
+    queries = [m.adapter.options.get("queries", 0) for m in spec.modalities.values() if m.adapter is not None]
     window = LABEL_TOKENS + sum(q for q in queries if isinstance(q, int))
     memory = spec.memory
     if window > memory.window_tokens:

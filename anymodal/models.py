@@ -68,6 +68,13 @@ def weights_folder(spec: BundleSpec, path: Path) -> Path:
     return locate(spec.checkpoint.id, path.parent)
 
 
+def other_folder(spec: BundleSpec, name: str, folder: Path) -> Path:
+    """A further checkpoint of a bundle, by its name in `others` or its id: within the checkpoint's own `folder`, if there
+    is one of that name. Raises WeightsError."""
+    within = folder / name
+    return within if within.is_dir() else locate(spec.checkpoint.others.get(name, name), folder)
+
+
 def locate(name: str, beside: Path | None = None) -> Path:
     """A folder, also as seen from the YAML's own folder `beside`, or an id in the hub's cache -> the folder.
 

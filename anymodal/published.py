@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from anymodal.checkpoint import Checkpoint, Report, unfilled
-from anymodal.config import BundleSpec, PartSpec, build_part
+from anymodal.config import BundleSpec, PartSpec, SourceSpec, build_part
 from anymodal.errors import ConfigError, WeightsError
-from anymodal.models import locate
+from anymodal.models import other_folder
 from anymodal.perception import Perception
 
 FROM, ELSE = "from", "else"
@@ -36,13 +36,15 @@ class Published:
 
     def perception(self) -> Perception:
         """Encoders and adapters. The language model's tensors are not read, only its width."""
-        senses = {name: m.model_copy(update={"encoder": self.resolved(m.encoder), "adapter": self.resolved(m.adapter)})
+        senses = {name: m.model_copy(update={"encoder": self.resolved(m.encoder),
+                                             "adapter": m.adapter and self.resolved(m.adapter)})
                   for name, m in self.spec.modalities.items()}
         with unfilled():
             made = Perception(self.spec.model_copy(update={"modalities": senses}), self._lm_width())
         for name in senses:
             self._fill(made.encoders[name], senses[name].encoder, f"{name} encoder")
-            self._fill(made.adapters[name], senses[name].adapter, f"{name} adapter")
+            if name in made.adapters:
+                self._fill(made.adapters[name], senses[name].adapter, f"{name} adapter")
         return made.to(self.device).eval()
 
     def language(self) -> nn.Module:
@@ -55,8 +57,8 @@ class Published:
 
     def files(self) -> list[Path]:
         """What the identity of these weights is read from."""
-        parts = [p for m in self.spec.modalities.values() for p in (m.encoder, m.adapter)] + [self.spec.language]
-        folders = {self._folder(p) for p in parts}
+        parts = [p for m in self.spec.modalities.values() for p in (m.encoder, m.adapter) if p] + [self.spec.language]
+        folders = {self._folder(source) for p in parts for source in (p, *p.also)}
         return sorted(f for folder in folders for f in folder.iterdir() if f.is_file())
 
     def resolved(self, part: PartSpec) -> PartSpec:
@@ -66,16 +68,14 @@ class Published:
         own = {k: getattr(part, k) for k in PartSpec.model_fields}
         return PartSpec(**own, **options)
 
-    def checkpoint(self, part: PartSpec) -> Checkpoint:
+    def checkpoint(self, part: SourceSpec) -> Checkpoint:
         """Where a part's config and tensors are."""
         if part.checkpoint is None and not part.files:
             return self.main
         return self._open(self._folder(part), part.files or (() if part.checkpoint else self.spec.checkpoint.files))
 
-    def _folder(self, part: PartSpec) -> Path:
-        if part.checkpoint is None:
-            return self.folder
-        return locate(self.spec.checkpoint.others.get(part.checkpoint, part.checkpoint), self.folder)
+    def _folder(self, part: SourceSpec) -> Path:
+        return self.folder if part.checkpoint is None else other_folder(self.spec, part.checkpoint, self.folder)
 
     def _open(self, folder: Path, files: tuple[str, ...]) -> Checkpoint:
         key = (folder, tuple(files))
@@ -95,9 +95,11 @@ class Published:
         if not part.tensors:
             raise ConfigError(f"the {what} of bundle {self.spec.name!r} has {len(wanted)} tensors and no `tensors`",
                               fix="say which prefix of the checkpoint is the part's: docs/models.md")
-        self.reports[what] = self.checkpoint(part).fill(
-            module, part.tensors, ignore=part.ignore, renames=getattr(module, "renames", ()), device=self.device,
-            dtype=self.dtype, what=what)
+        self.reports[what] = Report()
+        for source in (part, *part.also):
+            self.reports[what] += self.checkpoint(source).fill(
+                module, source.tensors, ignore=source.ignore, renames=getattr(module, "renames", ()), device=self.device,
+                dtype=self.dtype, what=what, partly=bool(part.also))
         left = [name for name, tensor in module.state_dict().items() if tensor.is_meta]
         if left:
             raise WeightsError(f"{self.folder}: nothing was read for the {what}'s {left[0]!r}",

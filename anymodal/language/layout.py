@@ -27,6 +27,8 @@ from anymodal.language.prompt import (
 )
 from anymodal.language.stamp import window_stamp
 from anymodal.language.tokenizer import BOS, EOS, PublishedTokenizer, TextTokenizer, clock
+from anymodal.models import other_folder
+from anymodal.stages.items import IMAGE
 
 if TYPE_CHECKING:
     from anymodal.memory import Span
@@ -49,6 +51,7 @@ class Layout:
 
     head: tuple[int, ...] = (BOS,)
     stops: frozenset[int] = frozenset({EOS})
+    tail: tuple[int, ...] = ()  # between the windows and turns
     spans = True  # answers end with the evidence they rely on
 
     def __init__(self, spec: BundleSpec, tokenizer: TextTokenizer) -> None:
@@ -100,8 +103,11 @@ class TemplateLayout(Layout):
     def __init__(self, spec: BundleSpec, tokenizer: PublishedTokenizer) -> None:
         self.spec, self.tokenizer = spec, tokenizer
         self.template = spec.prompt.template
+        rates = [m.rate_hz for m in spec.modalities.values() if m.is_picture]
+        self._middle_s = (spec.window_s - 1 / rates[0]) / 2 if rates else spec.window_s / 2
         self._markers = {m: self._marker(m, text) for m, text in self.template.placeholders.items()}
         self.head = tuple(self._head())
+        self.tail = self._behind(self.template.tail)
         ids, texts = tokenizer.stops(self.template.stops)
         self.stops, self._stop_texts = frozenset(ids), texts
         self.yes, self.no = self._answers("Yes", "yes"), self._answers("No", "no")
@@ -125,7 +131,8 @@ class TemplateLayout(Layout):
         return None
 
     def question(self, question: str, *, behind_turns: bool = False) -> list[int]:
-        template = behind_turns and self.template.again or self.template.question
+        first = self.template.tail + self.template.question
+        template = (self.template.again or self.template.question) if behind_turns else first
         return list(self._behind(template.replace("{question}", self.tokenizer.plain(question))))
 
     def condition(self, question: str) -> list[int]:
@@ -176,7 +183,9 @@ class TemplateLayout(Layout):
         return tuple(self._behind(text) for text in self._window_text(t0_s, modalities, "\0").split("\0"))
 
     def _window_text(self, t0_s: float, modalities: Sequence[str], mark: str | Callable[[str], str]) -> str:
-        time = self.template.time.format(clock=clock(t0_s), seconds=t0_s) if self.template.time else ""
+        time = ""
+        if self.template.time and set(modalities) != {IMAGE}:
+            time = self.template.time.format(clock=clock(t0_s), seconds=t0_s, middle=t0_s + self._middle_s)
         tokens = mark if callable(mark) else lambda _: mark
         return time + "".join(self.template.window.get(m, "{tokens}").replace("{tokens}", tokens(m)) for m in modalities)
 
@@ -193,7 +202,7 @@ class TemplateLayout(Layout):
             return
         texts = [self._window_text(t0_s, order, lambda m: self.template.placeholders[m])
                  for t0_s in (0.0, self.spec.window_s)]
-        asked = self.template.question.replace("{question}", "What is this?")
+        asked = (self.template.tail + self.template.question).replace("{question}", "What is this?")
         whole = self.tokenizer.encode_template(self.template.head + "".join(texts) + asked,
                                                begins=self.template.special_tokens)
         pieces = list(self.head)
@@ -213,4 +222,6 @@ def make_layout(spec: BundleSpec, folder: Path) -> Layout:
     """A bundle's layout with its tokenizer. folder: of the weights, or of the checkpoint. Raises ConfigError."""
     if spec.prompt.template is None:
         return Layout(spec, TextTokenizer(folder / "tokenizer.json"))
-    return TemplateLayout(spec, PublishedTokenizer(folder / (spec.checkpoint.tokenizer if spec.checkpoint else "")))
+    place = spec.checkpoint.tokenizer if spec.checkpoint else ""
+    other = spec.checkpoint is not None and place in spec.checkpoint.others
+    return TemplateLayout(spec, PublishedTokenizer(other_folder(spec, place, folder) if other else folder / place))
