@@ -424,7 +424,8 @@ def test_texts_get_their_marks_and_long_ones_keep_their_end():
 @pytest.mark.parametrize("modality, signals, rate, said", [
     ("audio", np.zeros((1, 16000), np.int16), 16000, "mono float"),
     ("audio", np.zeros((1, 16000), np.float32), None, "rate_hz"), ("imu", np.zeros((1, 9, 3), np.float32), 50, "T, 6"),
-    ("depth", np.zeros((1, 9, 9, 3), np.float32), None, "depth"), ("vision", np.zeros((1, 9, 9, 4), np.uint8), None, "uint8"),
+    ("depth", np.zeros((1, 9, 9, 3), np.float32), None, "depth"),
+    ("vision", np.zeros((1, 9, 9, 4), np.uint8), None, "uint8"),
     ("vision", np.zeros((1, 2, 9, 9, 4), np.uint8), 4, "films are"), ("text", ["a"], None, "text_ids")])
 def test_other_signals_are_refused(modality, signals, rate, said):
     with pytest.raises(ValueError, match=said):
