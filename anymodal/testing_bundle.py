@@ -19,8 +19,9 @@ SPREAD = 10.0  # weights are this many times their usual random size, so that an
 
 
 def random_bundle(folder: str | Path, *, name: str = "random", seed: int = 0,
-                  runtime: dict[str, Any] | None = None) -> Path:
-    """Write `name`.yaml and its weights into `folder`; returns the YAML's path. `runtime`: the bundle's own key."""
+                  runtime: dict[str, Any] | None = None, senses: tuple[str, ...] = ()) -> Path:
+    """Write `name`.yaml and its weights into `folder`; returns the YAML's path. `runtime`: the bundle's own key.
+    `senses`: names of further ones, of 16-bit pictures in millimetres."""
     import torch
     from safetensors.torch import save_file
 
@@ -28,7 +29,7 @@ def random_bundle(folder: str | Path, *, name: str = "random", seed: int = 0,
     from anymodal.perception import Perception
 
     folder = Path(folder)
-    raw = _description(name) | ({"runtime": runtime} if runtime else {})
+    raw = _description(name, senses) | ({"runtime": runtime} if runtime else {})
     weights = folder / name
     weights.mkdir(parents=True, exist_ok=True)
     shutil.copy(configs_dir() / "tiny" / "tokenizer.json", weights / "tokenizer.json")
@@ -50,13 +51,16 @@ def random_bundle(folder: str | Path, *, name: str = "random", seed: int = 0,
     return path
 
 
-def _description(name: str) -> dict[str, Any]:
+def _description(name: str, senses: tuple[str, ...]) -> dict[str, Any]:
     small = {"width": WIDTH, "layers": 1, "heads": 2, "joint": 16}
 
     def adapter(queries: int, steps: int, patches: int) -> dict[str, Any]:
         return {"use": "anymodal.adapters.qformer:QFormer", "queries": queries, "steps": steps,
                 "patches": patches, **small}
 
+    further = {"rate_hz": 4, "size_px": 24, "pixels": "gray16", "level": {"unit": "m", "scale": 0.001},
+               "encoder": {"use": "encoders.raster:RasterTransformer", "image_px": 24, "patch_px": 12, **small},
+               "adapter": adapter(2, 5, 4)}
     return {
         "name": name,
         "window_s": 1.0,
@@ -70,10 +74,11 @@ def _description(name: str) -> dict[str, Any]:
                     "axes": ["accel_x_m_s2", "accel_y_m_s2", "accel_z_m_s2", "gyro_x_rad_s", "gyro_y_rad_s",
                              "gyro_z_rad_s"],
                     "encoder": {"use": "encoders.imu:ImuTransformer", **small}},
+            **dict.fromkeys(senses, further),
         },
         "language": {"use": "anymodal.language.causal:CausalLM", "width": WIDTH, "layers": 2, "heads": 2,
                      "mlp_width": 64},
-        "prompt": {"order": ["video", "audio", "imu"], "max_answer_tokens": 12},
+        "prompt": {"order": ["video", "audio", "imu", *senses], "max_answer_tokens": 12},
         "weights": name,
         "dtype": "float32",
     }

@@ -3,16 +3,24 @@
 import csv
 import io
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymodal.errors import SidecarError
-from anymodal.media import StreamSpec, find_sidecars, open_media
+from anymodal.agent import load
+from anymodal.config import GateSpec, parse_spec
+from anymodal.errors import ConfigError, PacketError, SidecarError
+from anymodal.media import StreamSpec, Windower, find_sidecars, open_media, read_windows, stream_specs
 from anymodal.media.levels import Level, scaled, to_levels
-from anymodal.testing import gradient_frame, make_levels_video, make_video, make_wav
+from anymodal.session.feeder import shed
+from anymodal.stages.gate import Gate
+from anymodal.testing import gradient_frame, gradient_levels, make_levels_video, make_video, make_wav
+from anymodal.testing_bundle import random_bundle
+from anymodal.types import Packet, Signal, Window
 
 av = pytest.importorskip("av")
 Image = pytest.importorskip("PIL.Image")
@@ -342,3 +350,163 @@ def test_one_picture_that_cannot_be_read_leaves_the_one_before(clip, tmp_path):
     found, warnings = read(clip, folder_rate_hz=4)
     expect(found, {j / 4: 2 if j == 3 else j for j in range(8)}, frames)
     assert any("000003.png" in w for w in warnings)
+
+
+# --- through windows, gate, perception and sessions -------------------------------------------------------------------
+
+QUESTION = "what is nearest?"
+SECONDS = 4
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory):
+    return load(random_bundle(tmp_path_factory.mktemp("bundle"), senses=("depth", "thermal")), threads=1)
+
+
+def scenes(seed: int) -> np.ndarray:
+    """Smooth pictures that change, (T, 24, 24)."""
+    return np.stack([gradient_levels(24, seed + i)[:, :, 0] for i in range(4 * SECONDS)])
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """A clip with depth and warmth beside it, in two different forms."""
+    path = tmp_path_factory.mktemp("clip")
+    clip = make_video(path / "clip.mkv", [gradient_frame(32, i) for i in range(4 * SECONDS)], rate_hz=4)
+    np.savez(path / "clip.depth.npz", frames=scenes(20), rate_hz=4.0)
+    make_levels_video(path / "clip.thermal.mkv", scenes(50), rate_hz=4)
+    return clip
+
+
+def timeless(answer):
+    return replace(answer, ttft_s=0.0, stale_s=0.0, last_window=None)
+
+
+def test_what_is_pushed_is_what_is_read(agent, watched, tmp_path):
+    with read_windows(watched, agent.spec) as reader:
+        windows = list(reader)
+    assert [sorted(w.signals) for w in windows] == [["depth", "thermal", "video"]] * SECONDS
+    for k, window in enumerate(windows):
+        depth = window.signals["depth"]
+        assert depth.is_picture and depth.data.dtype == np.uint16
+        assert np.array_equal(depth.data[..., 0], scenes(20)[4 * k : 4 * k + 4])
+        assert (depth.closing is None) == (k == SECONDS - 1)
+        assert depth.closing is None or np.array_equal(depth.closing[..., 0], scenes(20)[4 * k + 4])
+    with open_media(watched, stream_specs(agent.spec.modalities)) as source:
+        packets = list(source)
+    fed = agent.ask(watched, QUESTION)
+    with agent.open(streams={"video": "video", "depth": "depth", "thermal": "thermal"}) as session:
+        for packet in packets:
+            session.push(packet)
+        session.flush()
+        assert timeless(session.ask(QUESTION)) == timeless(fed)
+    assert fed.frames_seen == 4 * SECONDS  # of video
+    alone = make_video(tmp_path / "alone.mkv", [gradient_frame(32, i) for i in range(4 * SECONDS)], rate_hz=4)
+    assert agent.ask(alone, QUESTION).text != fed.text
+    given = {"depth": watched.with_suffix(".depth.npz"), "thermal": watched.with_suffix(".thermal.mkv")}
+    assert timeless(agent.ask(alone, QUESTION, sidecars=given)) == timeless(fed)
+
+
+def test_pushed_pictures_that_are_no_use_are_named(agent):
+    with agent.open(streams={"depth": "depth"}) as session:
+        for data, words in (
+            (np.zeros((24, 24, 1), np.uint8), r"is uint8 .*, its stream uint16 \(24, 24, 1\).*push uint16 frames"),
+            (np.zeros((24, 24), np.uint16), r"is uint16 \(24, 24\)"),
+            (np.zeros((12, 24, 1), np.uint16), r"is uint16 \(12, 24, 1\)"),
+        ):
+            with pytest.raises(PacketError, match=words):
+                session.push(Packet("depth", "depth", 0.0, data, 4.0))
+
+
+def window_of(levels: np.ndarray, index: int = 0) -> Window:
+    signal = Signal("depth", levels[:4, :, :, None], 4.0, float(index), levels[4][:, :, None] if len(levels) > 4 else None)
+    return Window(index, float(index), index + 1.0, {"depth": signal})
+
+
+def test_levels_reach_the_encoder_whole(agent):
+    """Also those that a signed 16-bit number or a bfloat16 has not."""
+    perception = agent.bundle.perception
+    seen: list[torch.Tensor] = []
+    handle = perception.encoders["depth"].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    levels = np.full((5, 24, 24), 65535, np.uint16)
+    levels[4] = 32769
+    perception.encode("s", [window_of(levels)])
+    perception.encode_many([("s", window_of(levels))], rows=1, once=True)
+    handle.remove()
+    assert seen[0].shape == (5, 24, 24, 1) and len(seen[1]) == 2  # equal ones are encoded once
+    assert seen[0].flatten(1).unique(dim=1).flatten().tolist() == [65535] * 4 + [32769]
+    encoder = perception.encoders["depth"]
+    values = encoder.values(torch.from_numpy(levels)[..., None])
+    wanted = levels.astype(np.float64) * encoder.config.scale + encoder.config.offset
+    assert np.allclose(values[..., 0].numpy(), wanted, rtol=1e-6)
+
+
+def test_a_windows_tokens_do_not_depend_on_its_batch(agent):
+    windows = [("a", window_of(noise(5, 24, 24, k), k)) for k in range(3)]
+    alone = [agent.bundle.perception.encode_many([w], rows=4)[0] for w in windows]
+    together = agent.bundle.perception.encode_many(windows, rows=4)
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one[0].embeds, other[0].embeds) and np.array_equal(one[0].joint, other[0].joint)
+
+
+@pytest.mark.parametrize("unit, base", [(1, 0), (1, 30_000), (20, 0)])
+def test_the_gate_knows_a_still_picture_by_its_own_range(unit, base):
+    """Noise of 1 % of the range is nothing new; a thing that moves, or the whole becoming warmer, is."""
+    rng = np.random.default_rng(3)
+    place = np.linspace(0, 1000, 24 * 24).reshape(24, 24)
+
+    def pictures(shift: float = 0.0, thing_at=(None,) * 5) -> np.ndarray:
+        out = np.stack([place + shift + rng.normal(0, 10, place.shape) for _ in thing_at])
+        for frame, x in zip(out, thing_at, strict=True):
+            if x is not None:
+                frame[6:12, x : x + 6] = 900
+        return (base + unit * np.clip(out, 0, None)).astype(np.uint16)
+
+    gate = Gate(GateSpec(grid=4))
+    assert not gate.push("s", window_of(pictures(), 1)).repeats
+    assert gate.push("s", window_of(pictures(), 2)).repeats == {"depth": 1}
+    assert gate.push("s", window_of(pictures(shift=10.0), 3)).repeats == {"depth": 1}
+    assert not gate.push("s", window_of(pictures(thing_at=(None, None, 0, 6, 12)), 4)).repeats
+    assert not gate.push("s", window_of(pictures(thing_at=(12,) * 5), 5)).repeats
+    assert gate.push("s", window_of(pictures(thing_at=(12,) * 5), 6)).repeats == {"depth": 5}
+    assert not gate.push("s", window_of(pictures(shift=100.0, thing_at=(12,) * 5), 7)).repeats
+    settled = Gate(GateSpec(grid=4)).push("s", window_of(pictures(), 1)).window.signals["depth"]
+    assert len({f.tobytes() for f in (*settled.data, settled.closing)}) == 1  # like ones are made equal
+
+
+def test_shed_and_late_pictures_are_counted(agent):
+    window = Window(3, 3.0, 4.0, {"depth": Signal("depth", noise(4, 24, 24)[..., None], 4.0, 3.0)}, {"depth": 1})
+    (left, gap) = shed(window)
+    assert gap and left.dropped == {"depth": 5} and not left.signals
+    windower = Windower(1.0, {"depth": DEPTH}, allowed_lateness_s=0.5)
+    frames = noise(20, 12, 12)[..., None]
+    out = [w for j in range(12) for w in windower.push(Packet("depth", "depth", j / 4, frames[j], 4.0))]
+    out += windower.push(Packet("depth", "depth", 0.8, frames[15], 4.0))
+    assert [w.index for w in out] == [0, 1] and windower.totals["depth"].late == 1
+    assert np.array_equal(out[1].signals["depth"].closing, frames[8])
+
+
+def test_the_gated_session_answers_too(agent, watched):
+    with agent.open(watched, gate=True) as session:
+        session.wait()
+        assert session.ask(QUESTION).frames_seen == 4 * SECONDS
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"pixels": "gray15"}, "modalities.depth.pixels: .*'rgb8' or 'gray16'"),
+    ({"pixels": None}, "set pixels to gray16"),
+    ({"axes": ["depth_m"]}, "one or the other"),
+    ({"level": {"unit": "m", "scale": 0}}, "all levels say the same"),
+    ({"level": {"unit": "m", "scal": 0.1}}, "unknown key 'modalities.depth.level.scal' .did you mean 'scale'"),
+])
+def test_a_sense_that_makes_no_sense_is_refused(agent, change, words):
+    raw = agent.spec.model_dump(mode="json")
+    raw["modalities"]["depth"] |= change
+    with pytest.raises(ConfigError, match=words):
+        parse_spec(raw)
+
+
+def test_video_is_colour_unless_it_says_otherwise(agent):
+    kinds = {name: (m.pixels, m.is_picture) for name, m in agent.spec.modalities.items()}
+    assert kinds == {"video": ("rgb8", True), "audio": (None, False), "imu": (None, False),
+                     "depth": ("gray16", True), "thermal": ("gray16", True)}
