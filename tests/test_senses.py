@@ -480,9 +480,10 @@ def test_shed_and_late_pictures_are_counted(agent):
     assert gap and left.dropped == {"depth": 5} and not left.signals
     windower = Windower(1.0, {"depth": DEPTH}, allowed_lateness_s=0.5)
     frames = noise(20, 12, 12)[..., None]
-    out = [w for j in range(12) for w in windower.push(Packet("depth", "depth", j / 4, frames[j], 4.0))]
-    out += windower.push(Packet("depth", "depth", 0.8, frames[15], 4.0))
+    out = [w for j in range(12) if j != 2 for w in windower.push(Packet("depth", "depth", j / 4, frames[j], 4.0))]
+    out += windower.push(Packet("depth", "depth", 0.5, frames[2], 4.0))
     assert [w.index for w in out] == [0, 1] and windower.totals["depth"].late == 1
+    assert np.array_equal(out[0].signals["depth"].data[2], frames[1])  # the one before stays
     assert np.array_equal(out[1].signals["depth"].closing, frames[8])
 
 
