@@ -1,0 +1,207 @@
+"""Media reach a language model beside its text: nothing changes before training, and after it only what should."""
+
+import pytest
+import torch
+from torch import nn
+
+from anymodal.errors import ConfigError
+from anymodal.language.adapter_prompts import AdapterPromptLM, attention_of
+from anymodal.language.attach import Seen, decoder_layers
+from anymodal.language.gated_cross import GatedCrossLM
+from anymodal.language.pretrained import PretrainedLM
+
+WIDTH, VOCAB = 32, 99
+SMALL = {"vocab_size": VOCAB, "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "intermediate_size": 48, "max_position_embeddings": 128, "initializer_range": 0.2}
+GROUPED = {**SMALL, "num_key_value_heads": 2, "head_dim": 8}
+FAMILIES = {
+    "llama": {"model_type": "llama", **SMALL},
+    "qwen2": {"model_type": "qwen2", **SMALL, "num_key_value_heads": 2},
+    "qwen3": {"model_type": "qwen3", **GROUPED},
+    "mistral": {"model_type": "mistral", **GROUPED, "sliding_window": 6},
+    "gemma": {"model_type": "gemma", **GROUPED},
+    "gemma3": {"model_type": "gemma3_text", **GROUPED, "sliding_window": 6},
+    "opt": {"model_type": "opt", "vocab_size": VOCAB, "hidden_size": WIDTH, "num_hidden_layers": 2, "ffn_dim": 48,
+            "num_attention_heads": 4, "word_embed_proj_dim": WIDTH, "max_position_embeddings": 128, "init_std": 0.2},
+    "mpt": {"model_type": "mpt", "vocab_size": VOCAB, "d_model": WIDTH, "n_layers": 2, "n_heads": 4, "max_seq_len": 128,
+            "initializer_range": 0.2},
+}
+FORKABLE = [name for name in FAMILIES if name != "mpt"]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def base(family: str = "llama") -> dict:
+    """The `base` of an attached part."""
+    attention = "eager" if family == "mpt" else "sdpa"
+    return {"use": "anymodal.language.pretrained:PretrainedLM", "text": FAMILIES[family], "attention": attention}
+
+
+def plain(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    return model(inputs_embeds=model.get_input_embeddings()(ids), use_cache=False).logits
+
+
+def opened(lm: nn.Module) -> nn.Module:
+    """With gates as training leaves them."""
+    with torch.no_grad():
+        for name, tensor in lm.named_parameters():
+            if name.endswith(("_gate", "gates")):
+                tensor.copy_(torch.randn_like(tensor))
+    return lm.eval()
+
+
+def same(a: torch.Tensor, b: torch.Tensor, most: float = 1e-5) -> None:
+    assert a.shape == b.shape and float((a - b).detach().abs().max()) <= most
+
+
+# --- soft tokens -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_soft_tokens_enter_where_words_do(family):
+    part = PretrainedLM(PretrainedLM.Config(text=FAMILIES[family], attention=base(family)["attention"]))
+    model, ids = part.model.eval(), torch.randint(3, VOCAB, (2, 9))
+    assert part.width == WIDTH == PretrainedLM.width_of({"text": FAMILIES[family]})
+    same(plain(model, ids), model(ids, use_cache=False).logits)
+    embed = model.get_input_embeddings()
+    scale = WIDTH**0.5 if family.startswith("gemma") else 1.0  # of Gemma's words; soft tokens have none
+    same(embed(ids), embed.weight[ids] * scale)
+
+
+# --- gated cross-attention -------------------------------------------------------------------------------------------
+
+def gated(family: str = "llama", **options) -> GatedCrossLM:
+    return GatedCrossLM(GatedCrossLM.Config(base=base(family), **{"heads": 2, "head_width": 8, **options})).eval()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_untrained_gated_cross_attention_is_the_language_model(family):
+    lm, ids = gated(family), torch.randint(3, VOCAB, (2, 9))
+    embeds = lm.model.get_input_embeddings()(ids)
+    before = plain(lm.model, ids)
+    media, upto = torch.randn(2, 3, 4, WIDTH), torch.tensor([[0, 0, 1, 1, 1, 2, 2, 3, 3]]).expand(2, -1)
+    assert torch.equal(lm(embeds, media, upto, use_cache=False).logits, before)  # to the last bit
+    opened(lm)
+    after = lm(embeds, media, upto, use_cache=False).logits
+    assert float((after - before).abs().max()) > 1e-3
+    assert torch.equal(plain(lm.model, ids), before)  # without media at hand the language model is as it was
+    other = lm(embeds, torch.cat([media[:, :1], torch.randn(2, 2, 4, WIDTH)], 1), upto, use_cache=False).logits
+    same(other[:, :5], after[:, :5], 1e-6)  # text before the second medium knows nothing of it
+    assert float((other[:, 5:] - after[:, 5:]).abs().max()) > 1e-3
+
+
+@torch.no_grad()
+def test_gated_blocks_are_open_flamingos():
+    lm = opened(gated("llama", every=2, windows=1, media_width=24))
+    state = lm.gated_cross_attn_layers.state_dict()
+    assert {k: tuple(v.shape) for k, v in state.items()} == {
+        "1.attn_gate": (1,), "1.ff_gate": (1,), "1.attn.norm.weight": (32,), "1.attn.norm.bias": (32,),
+        "1.attn.to_q.weight": (16, 32), "1.attn.to_kv.weight": (32, 24), "1.attn.to_out.weight": (32, 16),
+        "1.ff.0.weight": (32,), "1.ff.0.bias": (32,), "1.ff.1.weight": (128, 32), "1.ff.3.weight": (32, 128)}
+    assert lm.width == 24 == GatedCrossLM.width_of({"base": base(), "media_width": 24})
+
+    x, media, came = torch.randn(1, 7, WIDTH), torch.randn(1, 2, 4, 24), torch.tensor([0, 0, 1, 1, 2, 2, 2])
+    norm, gelu = nn.functional.layer_norm, nn.functional.gelu
+    q = norm(x, (32,), state["1.attn.norm.weight"], state["1.attn.norm.bias"]) @ state["1.attn.to_q.weight"].mT
+    k, v = (media.flatten(1, 2) @ state["1.attn.to_kv.weight"].mT).chunk(2, -1)
+    q, k, v = (y.unflatten(-1, (2, 8)).transpose(1, 2) for y in (q, k, v))
+    scores = (q * 8**-0.5) @ k.mT
+    times = torch.arange(1, 3).repeat_interleave(4)  # text sees the medium that came last
+    shares = scores.masked_fill(came[:, None] != times, -torch.inf).softmax(-1)
+    shares = shares.masked_fill((came == 0)[:, None], 0.0)
+    out = (shares @ v).transpose(1, 2).flatten(2) @ state["1.attn.to_out.weight"].mT
+    y = x + out * state["1.attn_gate"].tanh()
+    wide = gelu(norm(y, (32,), state["1.ff.0.weight"], state["1.ff.0.bias"]) @ state["1.ff.1.weight"].mT)
+    y = y + wide @ state["1.ff.3.weight"].mT * state["1.ff_gate"].tanh()
+    block = lm.gated_cross_attn_layers["1"]
+    same(block(x, Seen(media, came[None], 1)), y)
+    assert torch.equal(lm.model.base_model.layers[1].state_dict()["self_attn.q_proj.weight"],
+                       lm.model.state_dict()["model.layers.1.self_attn.q_proj.weight"])  # the base's names are its own
+
+
+# --- adapter prompts -------------------------------------------------------------------------------------------------
+
+def prompted(family: str = "llama", **options) -> AdapterPromptLM:
+    return AdapterPromptLM(AdapterPromptLM.Config(base=base(family), **{"prompts": 3, **options})).eval()
+
+
+@pytest.mark.parametrize("family", FORKABLE)
+@torch.no_grad()
+def test_untrained_adapter_prompts_are_the_language_model(family):
+    lm, ids = prompted(family), torch.randint(3, VOCAB, (2, 9))
+    bare = PretrainedLM(PretrainedLM.Config(text=FAMILIES[family])).eval()
+    bare.model.load_state_dict(lm.model.state_dict())
+    before, embeds = plain(bare.model, ids), lm.model.get_input_embeddings()(ids)
+    media, upto = torch.randn(2, 3, 3, WIDTH), torch.tensor([[0, 0, 1, 1, 1, 2, 2, 3, 3]]).expand(2, -1)
+    assert torch.equal(plain(lm.model, ids), before)  # to the last bit
+    assert torch.equal(lm(embeds, media, upto, use_cache=False).logits, before)
+    opened(lm)
+    after = lm(embeds, media, upto, use_cache=False).logits
+    assert float((after - before).abs().max()) > 1e-3
+    other = lm(embeds, torch.cat([media[:, :1], torch.randn(2, 2, 3, WIDTH)], 1), upto, use_cache=False).logits
+    same(other[:, :5], after[:, :5], 1e-6)
+    assert float((other[:, 5:] - after[:, 5:]).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "opt"])
+@pytest.mark.parametrize("count", [1, 3])
+@torch.no_grad()
+def test_prompts_have_a_softmax_of_their_own(family, count):
+    lm = opened(prompted(family, prompts=count, layers=1))
+    ids, media = torch.randint(3, VOCAB, (1, 6)), torch.randn(1, 2, 1, WIDTH)
+    attention = attention_of(decoder_layers(lm.model)[1])
+    heard = []
+    projection = attention.out_proj if family == "opt" else attention.o_proj
+    projection.register_forward_pre_hook(lambda _, args: heard.append(args[0]))
+    queries, added = [], attention.attached
+    attention.attached = lambda query, scaling: (queries.append((query, scaling)), torch.zeros_like(query))[1]
+    plain(lm.model, ids)
+    attention.attached = added
+    lm(lm.model.get_input_embeddings()(ids), media, torch.tensor([[0, 1, 1, 1, 2, 2]]), use_cache=False)
+    (query, scaling), wanted = queries[0], []
+    for t, came in enumerate([0, 1, 1, 1, 2, 2]):  # windows: 1, so prompts are of the last medium
+        prompts = lm.prompts[0] + (media[0, came - 1] if came else 0)
+        k, v = (f(prompts).unflatten(-1, (-1, 8)).transpose(0, 1) for f in (attention.k_proj, attention.v_proj))
+        k, v = (x.repeat_interleave(4 // len(x), 0) for x in (k, v))
+        shares = ((query[0, :, t, None] * scaling) @ k.mT).softmax(-1)
+        wanted.append(((shares @ v)[:, 0] * lm.gates[0].tanh()[:, None]).flatten())
+        if count == 1:
+            same(shares, torch.ones_like(shares))  # ImageBind-LLM's: the value alone, behind the gate
+    same(heard[1] - heard[0], torch.stack(wanted)[None])
+
+
+def test_parts_that_do_not_fit_say_so():
+    with pytest.raises(ConfigError, match="MptForCausalLM does not take attention functions"):
+        prompted("mpt")
+    with pytest.raises(ValueError, match="layers 3 are more than the 2"):
+        prompted(layers=3)
+    with pytest.raises(ValueError, match="every 5 is more than the 2 layers"):
+        gated(every=5)
+    with pytest.raises(ValueError, match="names no language model"):
+        GatedCrossLM.Config()
+    lm = prompted()
+    with pytest.raises(ConfigError, match="a window brings 2 tokens to 3 prompts"):
+        lm(torch.randn(1, 4, WIDTH), torch.randn(1, 2, 2, WIDTH))
+
+
+# --- learning --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("make", [gated, prompted])
+def test_only_what_is_attached_learns(make):
+    lm = opened(make()).train()
+    base_names = {f"model.{n}" for n, _ in lm.model.named_parameters()}
+    media = torch.randn(1, 2, 3, WIDTH, requires_grad=True)  # from an adapter that learns, too
+    logits = lm(torch.randn(1, 6, WIDTH), media, torch.tensor([[0, 1, 1, 2, 2, 2]]), use_cache=False).logits
+    logits.square().mean().backward()
+    learns = {n for n, p in lm.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert learns == {n for n, _ in lm.named_parameters()} - base_names
+    assert media.grad.abs().sum(dim=(0, 2, 3)).min() > 0
+
+    tuned = make(freeze=False)
+    assert all(p.requires_grad for p in tuned.parameters())
