@@ -193,7 +193,7 @@ def _alike(a: Percept, b: Percept) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`anymodal chaos`; 0 if nothing was lost, doubled or answered differently, else 1."""
+    """Kill parts of running sessions at random, and compare them with a run that nothing hit; 0 if nothing differs."""
     parser = argparse.ArgumentParser(prog="anymodal chaos", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=8, help="how many (8)")

@@ -47,7 +47,7 @@ class Stopped(BaseException):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a job from command-line arguments; returns the exit code."""
+    """Ask about many files over a cluster, resumable: a manifest in, answers as JSONL out."""
     options = parse_arguments(argv)
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:

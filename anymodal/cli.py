@@ -10,12 +10,15 @@ Exit codes: 0 done; 1 something is missing (`doctor`), or the reader of a pipe h
 
 from __future__ import annotations
 
+import ast
 import logging
 import sys
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from anymodal import __version__
@@ -59,17 +62,26 @@ def _added() -> dict[str, EntryPoint]:
 
 def _forwarding(point: EntryPoint):
     """A command that hands all its arguments, --help too, to an entry point."""
-    app = typer.Typer(add_completion=False)
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
     @app.command(
         point.name,
-        help=f"Run {point.module} (needs anymodal\\[run]); `anymodal {point.name} --help` tells more.",
+        help=_summary(point),
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     )
     def forward(ctx: typer.Context) -> None:
         raise typer.Exit(load_added(point)(list(ctx.args)) or 0)
 
     return typer.main.get_command(app)
+
+
+def _summary(point: EntryPoint) -> str:
+    """An entry point's docstring, read from the package beside ours: importing it takes ray, or a user's own `actors`."""
+    path = Path(__file__).parent.parent.joinpath(*point.module.split(".")).with_suffix(".py")
+    source = path.read_text(encoding="utf-8") if path.is_file() else ""
+    named = (n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef) and n.name == point.attr)
+    text = " ".join((ast.get_docstring(next(named, ast.parse(""))) or f"Run {point.module}.").split())
+    return escape(text)
 
 
 def load_added(point: EntryPoint):
