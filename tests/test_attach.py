@@ -6,9 +6,11 @@ from torch import nn
 
 from anymodal.errors import ConfigError
 from anymodal.language.adapter_prompts import AdapterPromptLM, attention_of
-from anymodal.language.attach import Seen, decoder_layers
+from anymodal.language.attach import Medium, Seen, decoder_layers
+from anymodal.language.forks import Forks, Trunk
 from anymodal.language.gated_cross import GatedCrossLM
 from anymodal.language.pretrained import PretrainedLM
+from anymodal.language.rows import Rows
 
 WIDTH, VOCAB = 32, 99
 SMALL = {"vocab_size": VOCAB, "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -205,3 +207,68 @@ def test_only_what_is_attached_learns(make):
 
     tuned = make(freeze=False)
     assert all(p.requires_grad for p in tuned.parameters())
+
+
+# --- in a stream -----------------------------------------------------------------------------------------------------
+
+ENTRIES = (3, 1, 2, 4)  # tokens of text that come with each medium, after two of the head
+
+
+def streamed(lm, media: torch.Tensor, text: torch.Tensor, piece: int | None = None) -> Trunk:
+    """A trunk that has read the head and ENTRIES, one after the other, or `piece` of them at once."""
+    trunk, at = Trunk(lm.model, windows=lm.windows), 2
+    rows = [Rows(text[:2])]
+    for count, tokens in zip(ENTRIES, media):
+        rows.append(Rows(text[at : at + count], media=((0, Medium(tokens)),)))
+        at += count
+    for first in range(0, len(rows), piece or 1):
+        trunk.extend(Rows.cat(rows[first : first + (piece or 1)]))
+    return trunk
+
+
+@pytest.mark.parametrize("make", [gated, prompted])
+@pytest.mark.parametrize("family", ["llama", "mistral", "opt"])
+@torch.inference_mode()
+def test_a_stream_reads_media_as_one_pass_does(make, family):
+    lm = opened(make(family, windows=2))
+    text, asked, media = torch.randn(12, WIDTH), torch.randn(3, WIDTH), torch.randn(4, 3, WIDTH)
+    came = [0, 0, *(i + 1 for i, n in enumerate(ENTRIES) for _ in range(n)), 4, 4, 4]
+    wanted = lm(torch.cat([text, asked])[None], media[None], torch.tensor([came]), use_cache=False).logits[0, -1]
+    trunk = streamed(lm, media, text)
+    forks = Forks(trunk, [asked, asked[:1]])
+    same(forks.logits[0], wanted)
+    same(Forks(streamed(lm, media, text, piece=5), [asked]).logits[0], wanted)  # all at once, as after a compaction
+
+    ids = torch.tensor([5, 7])
+    forks.step(ids)
+    longer = torch.cat([text, asked, lm.model.get_input_embeddings()(ids[:1])])
+    wanted = lm(longer[None], media[None], torch.tensor([[*came, 4]]), use_cache=False).logits[0, -1]
+    same(forks.logits[0], wanted)
+
+    early = Forks(trunk, [asked], length=6)  # as of two media ago
+    upto = torch.tensor([[*came[:6], 2, 2, 2]])
+    same(early.logits[0], lm(torch.cat([text[:6], asked])[None], media[None, :2], upto, use_cache=False).logits[0, -1])
+
+    rows = [[3, 4, 5], [3, 4, 6, 8]]
+    packed = Forks.packed(trunk, rows)
+    apart = Forks(trunk, [lm.model.get_input_embeddings()(torch.tensor(row)) for row in rows])
+    same(packed.logits, apart.logits)
+
+
+@torch.inference_mode()
+def test_media_are_swapped_without_touching_the_text():
+    lm = opened(gated(windows=2))
+    text, media = torch.randn(12, WIDTH), torch.randn(5, 3, WIDTH)
+    trunk = streamed(lm, media[:4], text)
+    keys = [trunk.layer(i, 12)[0].clone() for i in range(2)]
+    before = Forks(trunk, [text[:2]]).logits
+    kept = [m.nbytes for m in trunk.media(trunk.length)]
+    trunk.extend(Rows(text[:1], media=((0, Medium(media[4])),)))
+    assert all(torch.equal(trunk.layer(i, 12)[0], keys[i]) for i in range(2))
+    assert float((Forks(trunk, [text[:2]]).logits - before).abs().max()) > 1e-3
+    assert [len(kept), all(kept)] == [2, True]
+    assert [m.nbytes > 0 for m in trunk._media] == [False, False, True, True, True]  # the oldest go with the next window
+    trunk.extend(Rows(text[:1]))
+    assert [m.nbytes > 0 for m in trunk._media] == [False, False, False, True, True]
+    looked_up = Forks(trunk, [Rows(text[:2], media=((0, Medium(media[0])),))])  # a window that is brought back is seen, too
+    assert float((looked_up.logits - Forks(trunk, [text[:2]]).logits).abs().max()) > 1e-3

@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, Cache
 
 from anymodal.errors import ConfigError
+from anymodal.language.attach import Medium, Seen, seeing
 from anymodal.language.capability import Capability
 from anymodal.language.rows import AXES, Rows, largest
 from anymodal.language.tree import Tree
@@ -72,6 +74,8 @@ def forked_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
         far, far_lse = _attend_prefix(module, query, forks, scaling, sliding_window, softcap)
         share = torch.sigmoid(far_lse - lse)[..., None].to(out.dtype)
         out = out + share * (far - out)
+    if (attached := getattr(module, "attached", None)) is not None:  # adapter prompts
+        out = out + attached(query, scaling)
     return out.transpose(1, 2), None
 
 
@@ -252,8 +256,11 @@ class _Store(Cache):
 class Trunk:
     """The keys and values of a prefix that only grows. `capacity`: tokens there is room for before it is moved."""
 
-    def __init__(self, model: nn.Module, capacity: int = CHUNK) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, capacity: int = CHUNK, *, windows: int | None = None) -> None:
+        """windows: how many of the last media text sees, of a model that is attached to; None: of one that is not."""
+        self.model, self.windows = model, windows
+        self._media: list[Medium] = []
+        self._came: list[int] = []  # the first token that sees it, of each medium
         self.capability = Capability.of(model)  # refuses what could not be forked
         self._store = _Store(capacity)
         self._free: list[int] = []  # the first free position behind each token, where it is not the number of tokens
@@ -273,7 +280,8 @@ class Trunk:
         if self._forks:
             return False
         self._store.length = 0
-        self._free.clear()
+        for memory in (self._free, self._media, self._came):
+            memory.clear()
         return True
 
     def free(self, length: int | None = None) -> int:
@@ -282,6 +290,25 @@ class Trunk:
         if self.capability.rows == 1:
             return length
         return self._free[length - 1] if length else 0
+
+    def media(self, length: int) -> list[Medium]:
+        """The last media that the first `length` tokens bring: what text sees that goes on from there."""
+        count = bisect_left(self._came, length)
+        return self._media[max(0, count - (self.windows or 0)) : count]
+
+    def _see(self, piece: Rows) -> Seen | None:
+        """What the tokens of a piece see that is being appended. Of earlier media only the last `windows` are at hand."""
+        if self.windows is None:
+            return None
+        first = max(0, len(self._media) - self.windows)
+        for medium in self._media[:first]:
+            medium.forget()
+        upto = torch.full((1, len(piece)), len(self._media) - first, device=piece.embeds.device)
+        for at, medium in piece.media:
+            upto[:, at:] += 1
+            self._media.append(medium)
+            self._came.append(self.length + at)
+        return Seen(self._media[first:], upto, self.windows)
 
     def layer(self, index: int, length: int) -> tuple[Tensor, Tensor]:
         """Keys and values (1, K, length, D) of a layer."""
@@ -297,7 +324,7 @@ class Trunk:
             if places is None:
                 places = self.free() + torch.arange(len(piece), device=piece.embeds.device)
             _forward(self.model, piece.embeds[None], places[None], store, _Pass(self, store.length, 0, None), keep=0,
-                     extras=None if piece.extras is None else piece.extras[:, None])
+                     extras=None if piece.extras is None else piece.extras[:, None], seen=self._see(piece))
             store.length += len(piece)
             if self.capability.rows > 1:
                 places = places if places.dim() > 1 else places[:, None]
@@ -330,6 +357,7 @@ class Forks:
         trunk._forks.add(self)
         self.length = trunk.length if length is None else length
         rows = [trunk.checked(s) for s in suffixes]
+        self._see(medium for r in rows for _, medium in r.media)
         longest = max(map(len, rows))
         padding = [longest - len(r) for r in rows]
         device = rows[0].embeds.device
@@ -342,7 +370,7 @@ class Forks:
             text = self.length + self._ahead + torch.arange(longest, device=device)[:, None].expand(-1, AXES)
             own = [text[: len(r)] if r.positions is None else r.positions for r in rows]
             places = torch.stack([nn.functional.pad(x, (0, 0, p, 0)) for x, p in zip(own, padding)])
-        if layers := max((0 if r.extras is None else len(r.extras) for r in rows)):
+        if layers := max(0 if r.extras is None else len(r.extras) for r in rows):
             extras = embeds.new_zeros(layers, *embeds.shape)
             for row, (r, p) in enumerate(zip(rows, padding)):
                 if r.extras is not None:
@@ -358,6 +386,7 @@ class Forks:
         """Of N lists of ids, each at least one: what they begin with alike is computed once. A Tree may serve again."""
         self = cls.__new__(cls)
         self.trunk, self.model, self.length, self.pads = trunk, trunk.model, trunk.length, None
+        self._see()
         trunk._forks.add(self)
         embed = trunk.model.get_input_embeddings()
         tree = suffixes if isinstance(suffixes, Tree) else Tree.of(suffixes, embed.weight.device)
@@ -365,8 +394,14 @@ class Forks:
         self._ahead = trunk.free() - self.length
         this = _Pass(trunk, self.length, 0, None, tree)
         places = tree.depths[None] + (self.length + self._ahead)
-        self.logits = _forward(self.model, embed(tree.ids)[None], places, self._store, this, tree.leaves)[0]
+        self.logits = _forward(self.model, embed(tree.ids)[None], places, self._store, this, tree.leaves,
+                               seen=self._seen)[0]
         return self
+
+    def _see(self, more: Iterable[Medium] = ()) -> None:
+        """All tokens of the forks see the last media up to here, and `more`."""
+        trunk = self.trunk
+        self._seen = None if trunk.windows is None else Seen([*trunk.media(self.length), *more])
 
     @property
     def nbytes(self) -> int:
@@ -411,13 +446,13 @@ class Forks:
         this = _Pass(self.trunk, self.length, store.length, self.pads)
         if places is None:
             places = this.places(*embeds.shape[:2], embeds.device).clamp(min=0) + (self.length + self._ahead)
-        logits = _forward(self.model, embeds, places, store, this, extras=extras)
+        logits = _forward(self.model, embeds, places, store, this, extras=extras, seen=self._seen)
         store.length += embeds.shape[1]
         return logits[:, -1]
 
 
 def _forward(model: nn.Module, embeds: Tensor, places: Tensor, store: _Store, forks: _Pass, keep: Tensor | int = 1, *,
-             extras: Tensor | None = None) -> Tensor:
+             extras: Tensor | None = None, seen: Seen | None = None) -> Tensor:
     """embeds (N, L, W) at `places` (N, L), or (N, L, 3), with extras (K, N, L, W) -> logits (N, k, V) after the last
     `keep`, or those of these numbers; 0: nothing of use."""
     head = isinstance(keep, Tensor) or keep
@@ -427,7 +462,7 @@ def _forward(model: nn.Module, embeds: Tensor, places: Tensor, store: _Store, fo
         more["visual_pos_masks"] = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
         more["deepstack_visual_embeds"] = [layer.flatten(0, 1) for layer in extras]
     places = places if places.dim() == 2 else places.permute(2, 0, 1)
-    with _forked(model):
+    with _forked(model), seeing(seen):
         out = body(inputs_embeds=embeds, position_ids=places, past_key_values=store, use_cache=True, forks=forks,
                    **more)
     return out[0]

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from anymodal.language.attach import Medium
 from anymodal.language.capability import AXES
 
 
@@ -36,18 +38,24 @@ class Soft(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Input embeddings (L, W) with the place of each among all, (L, 3), and extras (K, L, W); None: as text has them."""
+    """Input embeddings (L, W) with the place of each among all, (L, 3), and extras (K, L, W); None: as text has them.
+
+    media: what comes beside the text, with the number of the first token that sees it: `anymodal.language.attach`.
+    """
 
     embeds: Tensor
     positions: Tensor | None = None
     extras: Tensor | None = None
+    media: tuple[tuple[int, Medium], ...] = ()
 
     def __len__(self) -> int:
         return len(self.embeds)
 
     def __getitem__(self, which: slice) -> Rows:
+        start, stop, _ = which.indices(len(self))
         return Rows(self.embeds[which], None if self.positions is None else self.positions[which],
-                    None if self.extras is None else self.extras[:, which])
+                    None if self.extras is None else self.extras[:, which],
+                    tuple((at - start, medium) for at, medium in self.media if start <= at < stop))
 
     def split(self, size: int) -> Iterable[Rows]:
         """Pieces of at most `size` tokens."""
@@ -67,10 +75,14 @@ class Rows:
                 if r.extras is not None:
                     extras[: len(r.extras), at : at + len(r)] = r.extras
                 at += len(r)
+        media, at = [], 0
+        for r in rows:
+            media += [(at + first, medium) for first, medium in r.media]
+            at += len(r)
         placed = [r.positions for r in rows if r.positions is not None]
         if placed and len(placed) < len(rows):
             raise ValueError(f"{len(placed)} of {len(rows)} pieces have positions")
-        return cls(embeds, torch.cat(placed) if placed else None, extras)
+        return cls(embeds, torch.cat(placed) if placed else None, extras, tuple(media))
 
 
 class Places:
@@ -109,6 +121,14 @@ class Places:
             longest = max(longest, part.takes[0])
         self._elapsed += longest
         return found
+
+
+def lay(pieces: Iterable[Sequence[int] | Soft], places: Places) -> np.ndarray:
+    """Places (L, 3) of an entry's pieces, ids of text or soft tokens; those with no text between lie beside each other."""
+    found = []
+    for soft, group in groupby(pieces, key=lambda piece: hasattr(piece, "embeds")):
+        found += places.window(group) if soft else [places.text(len(ids)) for ids in group]
+    return np.concatenate(found) if found else np.zeros((0, AXES), np.int64)
 
 
 def largest(positions: Tensor) -> Tensor:
