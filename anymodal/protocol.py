@@ -19,7 +19,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-RATE_HZ = 24000  # of input_audio_buffer, unless session.update says otherwise: PCM16, little endian, mono
+from anymodal.media.levels import Level
+
+RATE_HZ = 24000  # of input_audio_buffer, unless session.update says otherwise: PCM16, little endian, mono, or G.711
 MODALITIES = ("video", "audio", "imu", "depth", "thermal")
 ENCODINGS = ("jpeg", "png", "webp", "rgb8", "pcm16", "float32")
 
@@ -66,6 +68,8 @@ class Wants(_Event):
     rate_hz: float
     size_px: int | None = None  # the longer side of a frame
     axes: tuple[str, ...] | None = None
+    pixels: str | None = None  # of frames: rgb8 or gray16
+    level: Level | None = None  # what a level of gray16 says
 
 
 class InputText(_Event):
@@ -83,7 +87,7 @@ class InputImage(_Event):
 
 
 class InputAudio(_Event):
-    """Sound as base64 of PCM16 at the session's rate."""
+    """Sound as base64 of what the session's `audio.input.format` says."""
 
     type: Literal["input_audio"]
     audio: str | None = None
@@ -206,6 +210,18 @@ class ItemCreate(_FromClient):
     item: Item
 
 
+class ItemRetrieve(_FromClient):
+    type: Literal["conversation.item.retrieve"]
+    item_id: Annotated[str, Field(max_length=512)]
+
+
+class ItemDelete(_FromClient):
+    """It is no question any more, and cannot be retrieved. What was answered stays in the session's log."""
+
+    type: Literal["conversation.item.delete"]
+    item_id: Annotated[str, Field(max_length=512)]
+
+
 class AudioAppend(_FromClient):
     """Sound of the microphone, and of the session's `audio` stream. Gapless: the next sample follows the last, unless
     `pts_s` says where the first of these is: of a microphone that was off for a while."""
@@ -238,9 +254,9 @@ class ResponseCancel(_FromClient):
 class InputAppend(_FromClient):
     """A frame or some samples of any stream. `data`: base64 of `encoding`.
 
-    video, depth, thermal: one jpeg, png, webp or rgb8 (shape [H, W, 3]) frame, shown from `pts_s`; depth and thermal
-    also float32 (shape [H, W]). audio: pcm16 or float32, mono. imu and other sensors: float32, shape [T, C]. All little
-    endian; the first sample is at `pts_s`.
+    Frames, shown from `pts_s`: of rgb8 one jpeg, png, webp or rgb8 (shape [H, W, 3]); of gray16 a png of one channel of
+    16 bits, or float32 (shape [H, W]) in the unit that `wants` names. audio: pcm16 or float32, mono. imu and other
+    sensors: float32, shape [T, C]. All little endian; the first sample is at `pts_s`.
     """
 
     type: Literal["anymodal.input.append"]
@@ -322,6 +338,16 @@ class ItemDone(_FromServer):
     type: Literal["conversation.item.done"] = "conversation.item.done"
     previous_item_id: str | None = None
     item: Item
+
+
+class ItemRetrieved(_FromServer):
+    type: Literal["conversation.item.retrieved"] = "conversation.item.retrieved"
+    item: Item
+
+
+class ItemDeleted(_FromServer):
+    type: Literal["conversation.item.deleted"] = "conversation.item.deleted"
+    item_id: str
 
 
 class TranscriptionDelta(_FromServer):
@@ -448,6 +474,16 @@ class ErrorEvent(_FromServer):
     error: Fault
 
 
+class Warned(_FromServer):
+    """Something was taken and will not have the effect that one may expect. `code` is one word to switch on."""
+
+    type: Literal["anymodal.warning"] = "anymodal.warning"
+    code: str
+    message: str
+    param: str | None = None
+    client_event_id: str | None = None
+
+
 class Resumed(_FromServer):
     """First after a reconnection. `client_seq`: the last of the client's numbers that was taken, 0 for none: what comes
     after it is sent again. `lost`: events of the server that were missed and are kept no longer."""
@@ -507,15 +543,17 @@ class SearchResults(_FromServer):
 
 
 ClientEvent = Annotated[
-    SessionUpdate | ItemCreate | AudioAppend | AudioCommit | AudioClear | ResponseCreate | ResponseCancel | InputAppend
-    | InputFlush | RuleAdd | RulePause | RuleResume | RuleRemove | RuleList | Search | SessionClose,
+    SessionUpdate | ItemCreate | ItemRetrieve | ItemDelete | AudioAppend | AudioCommit | AudioClear | ResponseCreate
+    | ResponseCancel | InputAppend | InputFlush | RuleAdd | RulePause | RuleResume | RuleRemove | RuleList | Search
+    | SessionClose,
     Field(discriminator="type")]
 
 ServerEvent = Annotated[
-    SessionCreated | SessionUpdated | ItemAdded | ItemDone | TranscriptionDelta | TranscriptionCompleted
-    | TranscriptionFailed | AudioCommitted | AudioCleared | SpeechStarted | SpeechStopped | ResponseCreated
-    | OutputItemAdded | ContentPartAdded | TextDelta | TextDone | ContentPartDone | OutputItemDone | ResponseDone
-    | RateLimitsUpdated | ErrorEvent | Resumed | Ack | WindowSeen | InputFlushed | Rules | RuleEvent | SearchResults,
+    SessionCreated | SessionUpdated | ItemAdded | ItemDone | ItemRetrieved | ItemDeleted | TranscriptionDelta
+    | TranscriptionCompleted | TranscriptionFailed | AudioCommitted | AudioCleared | SpeechStarted | SpeechStopped
+    | ResponseCreated | OutputItemAdded | ContentPartAdded | TextDelta | TextDone | ContentPartDone | OutputItemDone
+    | ResponseDone | RateLimitsUpdated | ErrorEvent | Warned | Resumed | Ack | WindowSeen | InputFlushed | Rules
+    | RuleEvent | SearchResults,
     Field(discriminator="type")]
 
 client_events: TypeAdapter[ClientEvent] = TypeAdapter(ClientEvent)

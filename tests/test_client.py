@@ -7,9 +7,13 @@ import asyncio
 import inspect
 import pickle
 import random
+import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -24,6 +28,8 @@ from anymodal.client import (
     Answer,
     AnswerError,
     AsyncClient,
+    CameraBack,
+    CameraLost,
     Client,
     ClientError,
     ClosedError,
@@ -52,6 +58,7 @@ from anymodal.client.options import Backoff
 from anymodal.client.sync import SyncAsking, SyncRules
 from anymodal.client.testing import FakeServer, FakeSession
 from anymodal.errors import InputError, MediaError, PacketError, QuestionError
+from anymodal.testing import gradient_frame, make_video
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = Options(backoff_first_s=0.001, backoff_most_s=0.004, answer_timeout_s=20.0, reconnect_s=20.0)
@@ -600,6 +607,54 @@ def test_a_camera_is_shown_until_its_time_is_over(server):
         assert len(taken) >= 2 and {e["encoding"] for e in taken} == {"jpeg"}
         with pytest.raises(MediaError, match="the camera /dev/no-camera"):
             session.stream_camera("/dev/no-camera", format="v4l2")
+
+
+class Unplugged:
+    """A camera on TCP: MPEG-TS that breaks off with a reset, and is there again at the third call."""
+
+    def __init__(self, path, shown):
+        self._data, self.shown, self.calls = path.read_bytes(), shown, 0
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self._door.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        with suppress(OSError):
+            while True:
+                caller, _ = self._door.accept()
+                self.calls += 1
+                threading.Thread(target=self._send, args=(caller, self.calls), daemon=True).start()
+
+    def _send(self, caller, call):
+        with suppress(OSError):
+            if call != 2:
+                caller.sendall(self._data)
+            if call < 3:
+                while call == 1 and not self.shown():  # somebody has seen it
+                    time.sleep(0.01)
+                caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            caller.close()
+
+    def close(self):
+        self._door.close()
+
+
+def test_a_camera_that_is_pulled_out_is_opened_again(server, tmp_path):
+    ts = make_video(tmp_path / "a.ts", [gradient_frame(96, i) for i in range(50)], rate_hz=25, codec="mpeg2video",
+                    container_format="mpegts")
+    camera = Unplugged(ts, lambda: any(session.taken for session in server.sessions.values()))
+    quick = {"probesize": "20000", "analyzeduration": "100000"}
+    try:
+        with Client(transport=server, options=FAST) as client, client.live() as session:
+            session.stream_camera(camera.address, format="mpegts", settings=quick)  # the third ends as a file does
+            events = []
+            while not isinstance(event := session.next_event(60.0), CameraBack):
+                events.append(event)
+            assert event.stream == "video" and event.down_s > 0 and camera.calls == 3
+            lost = [e for e in events if isinstance(e, CameraLost)]
+            assert len(lost) == 1 and camera.address in lost[0].reason
+    finally:
+        camera.close()
 
 
 # -- the rest ----------------------------------------------------------------------------------------------------

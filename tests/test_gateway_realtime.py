@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,16 +30,22 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from actors.gateway.fuzz import fuzz, messages
+from actors.gateway.g711 import decoded
 from actors.gateway.hosts import ActorHost, LocalHost
+from actors.gateway.inbox import Inbox, Waiting
+from actors.gateway.inputs import Piece
 from actors.gateway.keys import Key
+from actors.gateway.live import Live
 from actors.gateway.settings import Settings
 from actors.gateway.testing import serving
+from anymodal import protocol as p
 from anymodal.agent import load
-from anymodal.testing import gradient_frame
+from anymodal.testing import FakeClock, gradient_frame, slowed
 from anymodal.testing_bundle import random_bundle
 from anymodal.types import Packet
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300),  # and the SDK calls websockets in a way that is to end
+              pytest.mark.filterwarnings(r"ignore:connect\(\) must be used:DeprecationWarning:openai")]
 QUESTION = "what colour is it?"
 WAIT_S = 60.0  # for what has to come; a working server takes a moment
 KEYS = {"good": "good-key-good-key-good", "old": "old-key-old-key-old-key"}
@@ -101,13 +107,18 @@ def own_server(bundle, folder, **more):
         yield found
 
 
+def opened(url: str, **options):
+    """A socket, to be closed by hand."""
+    return ExitStack().enter_context(connect(url, max_size=None, close_timeout=1, **options))
+
+
 class Client:
     """A plain client that numbers its events and notes what it gets."""
 
     def __init__(self, server, query: str = "", *, numbered: bool = True, url: str = "", sensors: bool = False, **options):
         self.url, self.seq, self.numbered, self.got = url or server.ws_url, 0, numbered, []
         self.sensors = sensors
-        self.ws = connect(f"{self.url}/v1/realtime?{query}", max_size=None, close_timeout=1, **options)
+        self.ws = opened(f"{self.url}/v1/realtime?{query}", **options)
 
     def send(self, kind: str, **fields) -> int:
         self.seq += 1
@@ -162,8 +173,8 @@ class Client:
         made = object.__new__(Client)
         mine = self.session["anymodal"]
         made.__dict__.update(self.__dict__, url=url or (server.ws_url if server else self.url), got=[])
-        made.ws = connect(f"{made.url}/v1/realtime?anymodal_session={mine['id']}&anymodal_token={mine['token']}"
-                          f"&anymodal_last={self.last}", max_size=None, close_timeout=1)
+        made.ws = opened(f"{made.url}/v1/realtime?anymodal_session={mine['id']}&anymodal_token={mine['token']}"
+                         f"&anymodal_last={self.last}")
         made.before = self
         return made
 
@@ -309,16 +320,96 @@ def test_the_sdk_shows_frames_and_sound_and_asks(server, sdk):
             assert event.type != "error", event
             text += event.delta if event.type == "response.output_text.delta" else ""
             if event.type == "response.done":
+                done = event.response
+            if event.type == "rate_limits.updated":  # behind the answer
                 break
         conn.send({"type": "anymodal.session.close"})
-    done = event.response
     assert done.status == "completed" and done.output[0].content[0].text.strip() == text.strip() != ""
     assert done.usage.total_tokens == done.usage.input_tokens + done.usage.output_tokens > 0
     assert done.anymodal["frames_seen"] >= 8 and done.anymodal["last_window"] >= 1
     assert {"confidence", "evidence", "stale_s", "time_to_first_token_s"} <= set(done.anymodal)
     assert [k for k in kinds if k.startswith("response.")][0] == "response.created"
-    assert {"session.updated", "conversation.item.added", "conversation.item.done", "rate_limits.updated"} <= {
-        *kinds, "rate_limits.updated"}
+    assert {"session.updated", "conversation.item.added", "conversation.item.done", "rate_limits.updated"} <= set(kinds)
+    assert [(r.name, r.limit) for r in event.rate_limits] == [("requests", 1_000_000)]
+
+
+def test_the_sdk_retrieves_and_deletes_items_and_speaks_g711(server, sdk):
+    """What OpenAI's conversations have, through its own client: items by their ids, and sound as telephones send it."""
+    law = bytes([0xFF, 0x80, 0x00, 0x7F] * 2000)  # a second
+    with sdk.realtime.connect(model=server.gateway.host.name) as conn:
+        conn.session.update(session={"type": "realtime", "audio": {"input": {"format": {"type": "audio/pcmu"}}}})
+        conn.conversation.item.create(item={**said(QUESTION), "id": "mine"})
+        conn.input_audio_buffer.append(audio=base64.b64encode(law).decode())
+        conn.conversation.item.retrieve(item_id="mine")
+        found = next(e for e in conn if e.type == "conversation.item.retrieved")
+        assert found.item.content[0].text == QUESTION
+        conn.conversation.item.delete(item_id="mine")
+        assert next(e for e in conn if e.type == "conversation.item.deleted").item_id == "mine"
+        conn.response.create()
+        assert next(e for e in conn if e.type == "error").error.code == "no_question"
+        conn.conversation.item.retrieve(item_id="mine")
+        assert next(e for e in conn if e.type == "error").error.code == "item_not_found"
+        conn.send({"type": "anymodal.input.flush"})
+        window = next(e for e in conn if e.type == "anymodal.window")
+        assert (window.index, window.end_s, window.streams) == (0, 1.0, ["audio"])
+        conn.conversation.item.create(item=said(QUESTION))
+        conn.response.create()
+        done = next(e for e in conn if e.type == "response.done").response
+        conn.conversation.item.retrieve(item_id=done.output[0].id)
+        kept = next(e for e in conn if e.type == "conversation.item.retrieved").item
+        assert kept.content[0].text == done.output[0].content[0].text and kept.role == "assistant"
+        conn.session.update(session={"type": "realtime", "audio": {"input": {"format": {"type": "audio/pcma"}}}})
+        wanted = {"type": "audio/pcma"}
+        while (event := conn.recv()).type != "session.updated":
+            pass
+        assert event.session.audio.input.format.model_dump(exclude_none=True) == wanted
+        conn.send({"type": "anymodal.session.close"})
+
+
+@pytest.mark.parametrize(("law", "codec"), [("pcmu", "pcm_mulaw"), ("pcma", "pcm_alaw")])
+def test_g711_is_decoded_as_by_ffmpeg(law, codec):
+    import av
+
+    data = bytes(range(256))
+    context = av.CodecContext.create(codec, "r")
+    context.sample_rate, context.layout = 8000, "mono"
+    (frame,) = context.decode(av.Packet(data))
+    assert np.array_equal(decoded(data, law), frame.to_ndarray()[0].astype(np.float32) / 32768)
+
+
+def test_instructions_that_a_model_does_not_read_are_warned_of(server):
+    with Client(server) as client:
+        client.send("session.update", event_id="mine", session={"instructions": "be short"})
+        assert client.until("session.updated")["session"]["instructions"] == "be short"
+        warned = client.until("anymodal.warning")
+        assert warned["code"] == "instructions_not_read" and warned["client_event_id"] == "mine"
+        assert "random" in warned["message"] and warned["param"] == "session.instructions"
+        client.second(0)
+        client.send("anymodal.input.flush")
+        client.until("anymodal.input.flushed")
+        plain = client.ask()
+        client.send("session.update", session={"instructions": ""})
+        client.until("session.updated")
+        assert client.ask()["output"][0]["content"] == plain["output"][0]["content"]  # they were not read
+        client.send("response.create", response={"instructions": "say where", "input": [said(QUESTION)]})
+        assert client.until("anymodal.warning")["param"] == "response.instructions"
+        assert client.until("response.done")["response"]["status"] == "completed"
+
+
+def test_instructions_are_read_before_the_question_by_a_model_made_for_them(server, monkeypatch):
+    """The shipped model stands in for one with a text template: what it is asked is what is tested here."""
+    monkeypatch.setattr(Live, "reads_instructions", True)
+    with Client(server) as client:
+        client.second(0)
+        client.send("anymodal.input.flush")
+        client.until("anymodal.input.flushed")
+        plain = client.ask()["usage"]["input_tokens"]
+        client.send("session.update", session={"instructions": "be short"})
+        client.until("session.updated")
+        told = client.ask()["usage"]["input_tokens"]
+        client.send("response.create", response={"instructions": "", "input": [said(QUESTION)]})
+        assert client.until("response.done")["response"]["usage"]["input_tokens"] == plain < told
+        assert not client.of("anymodal.warning")
 
 
 def test_the_sdks_own_reconnect_goes_on_with_the_session(server, sdk, relay):
@@ -733,6 +824,9 @@ BAD = {
     "an empty rule": ({"type": "anymodal.rule.add", "text": ""}, "invalid_value"),
     "no such rule": ({"type": "anymodal.rule.remove", "name": "rule-7"}, "invalid_value"),
     "no search here": ({"type": "anymodal.search", "query": "bell"}, "not_supported"),
+    "no such item": ({"type": "conversation.item.delete", "item_id": "item_none"}, "item_not_found"),
+    "a telephone at another rate": ({"type": "session.update", "session": {"audio": {"input": {
+        "format": {"type": "audio/pcmu", "rate": 16000}}}}}, "invalid_format"),
 }
 
 
@@ -743,7 +837,7 @@ def test_each_bad_message_is_told_what_is_wrong_and_the_session_goes_on(server):
             client.ws.send(json.dumps(event) if isinstance(event, dict) else event)
             error = client.until("error")["error"]
             assert error["code"] == code, (name, error)
-            assert error["message"] and error["type"].endswith("_error")
+            assert error["message"] and error["type"] == "invalid_request_error"
             if isinstance(message, dict):
                 assert error["event_id"] == name
         client.second(0)
@@ -855,6 +949,95 @@ def test_who_never_reads_is_cut_off_and_others_do_not_notice(bundle, tmp_path):
             time.sleep(0.05)
         assert server.gateway.sockets.taken == 1
         deaf.close()
+
+
+def test_a_server_that_cannot_keep_up_stays_near_to_now_and_counts_what_it_gives_up(agent, tmp_path):
+    """Two clients bring ten seconds in two; a window takes longer to be seen than it lasts. All media are accounted for."""
+    host = LocalHost(slowed(agent, lambda: time.sleep(0.3)), folder=tmp_path / "sessions")
+    with serving(host, settings(tmp_path, stale_s=0.5)) as server, Client(server) as one, Client(server) as two:
+        for k in range(40):
+            for client in (one, two):
+                client.frame(k / 4)
+            time.sleep(0.05)  # media time at five times its speed
+        answers = []
+        for client in (one, two):
+            client.send("anymodal.input.flush")
+            client.until("anymodal.input.flushed")
+            answers.append(client.ask()["anymodal"])
+            windows = client.of("anymodal.window")
+            assert [w["index"] for w in windows] == list(range(10))
+            given_up = [w["index"] for w in windows if w["gap"].startswith("shed")]
+            lost = sum(w["dropped"].get("video", 0) for w in windows)
+            assert given_up and lost == 4 * len(given_up)
+            assert any(w["index"] > given_up[0] and not w["gap"] for w in windows)  # newer ones were seen instead
+            assert answers[-1]["frames_dropped"] == lost and answers[-1]["windows_missing"] == len(given_up)
+            assert answers[-1]["stale_s"] == 0.0
+        text = httpx.get(f"{server.url}/metrics").text
+        stale = float(text.split('anymodal_dropped_total{reason="stale"} ')[1].split()[0])
+        assert stale == sum(answer["frames_dropped"] for answer in answers)
+
+
+def test_media_that_wait_too_long_to_be_decoded_are_given_up():
+    clock = FakeClock()
+    inbox = Inbox(stale_s=2.0, clock=clock)
+
+    def put(second: float) -> None:
+        event = p.client_events.validate_python({**APPEND, "pts_s": second})
+        inbox.put(Waiting(event, (Piece("video", second, second + 0.25, "jpeg", ""),), 10))
+
+    async def take() -> list[float]:
+        return [piece.pts_s for waiting in await inbox.next() for piece in waiting.pieces]
+
+    for quarter in range(16):
+        put(quarter / 4)
+        clock.advance(0.25)
+    assert asyncio.run(take())[0] == 1.75 and inbox.stale == 7 == inbox.shed["video"]
+    for quarter in range(16, 40):  # what was kept while the client was away comes all at once
+        put(quarter / 4)
+    assert len(asyncio.run(take())) == 24 and inbox.stale == 7
+
+
+def test_a_live_session_leaves_spans_from_packet_to_answer(agent, tmp_path, monkeypatch):
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    with serving(LocalHost(agent, folder=tmp_path / "sessions"), settings(tmp_path, trace=True)) as server:
+        spans = InMemorySpanExporter()
+        server.gateway.tracing.add_span_processor(SimpleSpanProcessor(spans))
+        with Client(server) as client:
+            for k in range(2):
+                client.second(k)
+            client.send("anymodal.input.flush")
+            client.until("anymodal.input.flushed")
+            client.ask()
+    found = spans.get_finished_spans()
+    windows = [s for s in found if s.name == "window"]
+    (answer,) = [s for s in found if s.name == "answer"]
+    assert [s.attributes["anymodal.window"] for s in windows] == [0, 1]
+    assert all("taken" in [e.name for e in s.events] and s.attributes["anymodal.streams"] for s in windows)
+    assert [link.context.span_id for link in answer.links] == [s.context.span_id for s in windows]
+    assert answer.attributes["anymodal.status"] == "completed" and answer.attributes["anymodal.last_window"] == 1
+    assert "first_token" in [e.name for e in answer.events] and windows[0].start_time < answer.start_time
+    assert {s.name for s in found} >= {"take"}
+
+
+def test_a_gap_while_the_client_was_away_says_so(server):
+    """Of a client that does not number its events, and so sends nothing again."""
+    with Client(server, numbered=False) as client:
+        client.second(0)
+        client.frame(1.0)
+        client.until("anymodal.window", index=0)
+        client.ws.close()
+        back = client.back()
+        back.until("anymodal.resumed")
+        for k in (3, 4):
+            back.second(k)
+        back.send("anymodal.input.flush")
+        back.until("anymodal.input.flushed")
+        client.ws, client.got = back.ws, back.got
+    gaps = {w["index"]: w["gap"] for w in back.of("anymodal.window")}
+    assert gaps[2] in ("no signal", "the client: it was not connected") and gaps[3] == ""
 
 
 def test_who_floods_is_slowed_down_and_counted_and_others_do_not_notice(bundle, tmp_path, monkeypatch):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.server
 import json
+import os
+import signal
 import socket
 import struct
 import threading
@@ -16,7 +19,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from actors.gateway import connection, fetching
+from actors.gateway import connection, fetching, fuzz_files
 from actors.gateway.fetching import is_public
 from actors.gateway.hosts import LocalHost
 from actors.gateway.keys import Key, find_key, read_keys
@@ -335,6 +338,29 @@ def test_bombs_and_garbage_are_refused_and_the_server_lives(server, folder):
     stored = httpx.post(f"{server.url}/v1/files", files={"file": ("a.mp4", data)}, data={"purpose": "vision"}, timeout=120)
     assert code_of(stored) == (400, "invalid_media")
     assert healthy(server) and not list(server.gateway.settings.uploads.iterdir())
+
+
+def test_broken_files_are_taken_or_refused_and_the_server_lives(server):
+    """A short run of `python -m actors.gateway.fuzz --files`; the long one is in the lab book."""
+    report = asyncio.run(fuzz_files.fuzz(server.url, 60, seed=7))
+    assert report.wrong == [] and sum(report.sent.values()) == 60 and report.witnessed
+    assert report.outcomes["upload invalid_media"] > 5 and report.outcomes["upload 200"] > 5
+    assert healthy(server) and not list(server.gateway.settings.uploads.iterdir())
+
+
+def test_the_file_fuzzer_is_seeded(folder):
+    whole = fuzz_files.good(folder)
+    assert list(fuzz_files.files(40, 1, whole)) == list(fuzz_files.files(40, 1, whole)) != list(
+        fuzz_files.files(40, 2, whole))
+
+
+def test_a_looking_process_that_dies_is_replaced(server, folder):
+    data = make_video(folder / "seen.mp4", [gradient_frame(48, i) for i in range(8)], rate_hz=4).read_bytes()
+    assert ask(server, shown(data_url(data))).status_code == 200
+    lookers = list(server.gateway.lookers._idle.queue)
+    for looker in lookers:
+        os.kill(looker._process.pid, signal.SIGKILL)
+    assert lookers and ask(server, shown(data_url(data))).status_code == 200
 
 
 def test_bodies_that_are_too_large(server):

@@ -49,8 +49,8 @@ def test_the_pages_examples_are_the_golden_files():
 
 
 def test_the_page_names_the_codes_of_errors():
-    live = ("answers", "auth", "dispatch", "hearing", "inbox", "inputs", "limits", "lives", "pictures", "realtime",
-            "streams")
+    live = ("answers", "auth", "conversation", "dispatch", "hearing", "inbox", "inputs", "limits", "lives", "pictures",
+            "realtime", "streams")
     text = "".join((ROOT / "actors" / "gateway" / f"{name}.py").read_text() for name in live)
     codes = set(re.findall(r'Fault\(\d+, "([a-z_]*[a-z])"', text)) - {"host_not_allowed", "origin_not_allowed"}
     assert len(codes) > 30 and [code for code in sorted(codes) if f"`{code}`" not in PAGE] == []

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,12 @@ class Running:
     wait_s: float = 0.0
     dialogue: str | None = None
     metadata: dict[str, str] | None = None
+    instructions: str | None = None  # read before the question, by models that know what to make of them
+
+    @property
+    def prompt(self) -> str:
+        """What the model is asked."""
+        return f"{self.instructions.strip()}\n\n{self.question}" if (self.instructions or "").strip() else self.question
 
 
 class Answers:
@@ -56,7 +62,7 @@ class Answers:
         item = p.Item(id=running.item, role="assistant", status="in_progress", content=())
         put(p.ResponseCreated, response=p.Response(id=running.id, status="in_progress", metadata=running.metadata))
         put(p.OutputItemAdded, response_id=running.id, item=item)
-        put(p.ItemAdded, previous_item_id=self._live.add_item(running.item), item=item)
+        self._live.conversation.add(item, whole=False)
         put(p.ContentPartAdded, response_id=running.id, item_id=running.item, part=p.OutputText())
         self._task = asyncio.create_task(self._run(running, question, ""))
 
@@ -103,32 +109,49 @@ class Answers:
     async def _run(self, running: Running, question: Awaitable[str] | None, said: str) -> None:
         """`said`: what the client has of it already."""
         began_s, first_s = time.perf_counter(), 0.0
-        text, answer, fault = "", None, None
-        try:
-            async with asyncio.timeout(self._live.gateway.settings.answer_timeout_s + running.wait_s):
-                async for piece in self._pieces(running, question, again=bool(said)):
-                    if isinstance(piece, Answer):
-                        answer = piece
-                        continue
-                    first_s = first_s or time.perf_counter() - began_s
-                    text += piece.text
-                    if not (text.startswith(said) or said.startswith(text)):
-                        raise Fault(503, "answer_lost", "the server was restarted, and the answer came out differently",
-                                    fix="ask again")
-                    if len(text) > len(said):
-                        self._tell(running, text[len(said):])
-                        said = text
-        except TimeoutError:
-            fault = Fault(503, "answer_timeout", "the answer took too long", fix="ask again")
-        except Exception as error:
-            fault = as_answer(error)
-        self._done(running, said, answer, fault, first_s)
-        status = "failed" if fault else "completed" if answer else "cancelled"
+        answer, fault = None, None
+        with self._live.traces.answer(running.id, running.question) as span:
+            try:
+                async with asyncio.timeout(self._live.gateway.settings.answer_timeout_s + running.wait_s):
+                    async for piece in self._new_pieces(running, question, said):
+                        if isinstance(piece, Answer):
+                            answer = piece
+                            continue
+                        if not first_s:
+                            first_s = time.perf_counter() - began_s
+                            if span is not None:
+                                span.add_event("first_token")
+                        self._tell(running, piece)
+                        said += piece
+            except TimeoutError:
+                fault = Fault(503, "answer_timeout", "the answer took too long", fix="ask again")
+            except Exception as error:
+                fault = as_answer(error)
+            self._done(running, said, answer, fault, first_s)
+            status = "failed" if fault else "completed" if answer else "cancelled"
+            if span is not None:
+                span.set_attributes({"anymodal.status": status, "anymodal.stale_s": answer.stale_s if answer else 0.0,
+                                     "anymodal.last_window": answer.last_window if answer else -1})
         metrics = self._live.gateway.metrics
         metrics.answers.labels("live", status).inc()
         metrics.answer_time.labels("live").observe(time.perf_counter() - began_s)
         if first_s:
             metrics.first_token.labels("live").observe(first_s)
+
+    async def _new_pieces(self, running: Running, question: Awaitable[str] | None, said: str) -> AsyncIterator[Any]:
+        """Text behind what the client has already, then the Answer. Raises Fault where it comes out differently."""
+        text = ""
+        async for piece in self._pieces(running, question, again=bool(said)):
+            if isinstance(piece, Answer):
+                yield piece
+                continue
+            text += piece.text
+            if not (text.startswith(said) or said.startswith(text)):
+                raise Fault(503, "answer_lost", "the server was restarted, and the answer came out differently",
+                            fix="ask again")
+            if len(text) > len(said):
+                new, said = text[len(said):], text
+                yield new
 
     async def _pieces(self, running: Running, question: Awaitable[str] | None, again: bool) -> Any:
         """Deltas, then the Answer, unless it is cancelled before."""
@@ -143,7 +166,7 @@ class Answers:
         at_s = running.as_of_s if again else running.at_s
         session = await self._live.session()
         asking = self._asking = await asks.run(
-            lambda: session.stream(running.question, at_s=at_s, dialogue=running.dialogue))
+            lambda: session.stream(running.prompt, at_s=at_s, dialogue=running.dialogue))
         try:
             if self._why:  # it was cancelled meanwhile
                 await asks.run(asking.cancel)
@@ -154,7 +177,6 @@ class Answers:
 
     async def _caught_up(self, running: Running) -> None:
         """Wait for an `at_s` that has not come, no thread held meanwhile; else, for a moment, for what is whole already."""
-        window_s = self._live.inputs.window_s
         wanted_s, patience_s = running.at_s, running.wait_s
         if wanted_s is None:
             wanted_s, patience_s = self._live.inputs.whole_s, CATCH_UP_S
@@ -172,7 +194,7 @@ class Answers:
         item = p.Item(id=running.item, role="assistant", status="completed" if answer else "incomplete", content=(part,))
         put(p.TextDone, text=part.text, **about)
         put(p.ContentPartDone, part=part, **about)
-        put(p.ItemDone, item=item)
+        self._live.conversation.done(item)
         put(p.OutputItemDone, response_id=running.id, item=item)
         status, details = "completed", None
         if fault is not None:
@@ -189,8 +211,8 @@ class Answers:
 
     def _usage(self, running: Running, text: str) -> dict[str, Any]:
         encode = self._live.gateway.host.tokenizer.encode
-        read, written = len(encode(running.question)), len(encode(text))
-        for kind, count in (("read", read), ("written", written)):
+        read, written = len(encode(running.prompt)), len(encode(text))
+        for kind, count in (("prompt", read), ("completion", written)):
             self._live.gateway.metrics.tokens.labels(kind).inc(count)
         return {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
 

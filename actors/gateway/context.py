@@ -13,6 +13,7 @@ from actors.gateway.limits import Clients, Gate, Share
 from actors.gateway.metrics import Metrics
 from actors.gateway.parts import Parts
 from actors.gateway.settings import Settings
+from actors.gateway.sniff import Lookers
 from actors.gateway.tracing import make_provider
 from actors.gateway.workers import Workers
 
@@ -48,6 +49,7 @@ class Gateway:
         self.sockets = Share("sockets", settings.most_sockets, settings.most_sockets)
         self.pushes, self.asks = Workers(PUSH_THREADS, "push"), Workers(ASK_THREADS + settings.most_answers, "ask")
         self.waits = Workers(settings.most_sessions + 4, "wait")
+        self.lookers = Lookers()
         self.draining = asyncio.Event()
         self.tasks: set[asyncio.Task] = set()  # that end by themselves, and must not be forgotten until then
         self.parts = Parts()
@@ -64,5 +66,6 @@ class Gateway:
     def close(self) -> None:
         for workers in (self.pushes, self.asks, self.waits):
             workers.close()
+        self.lookers.close()
         if self.tracing is not None:
             self.tracing.shutdown()

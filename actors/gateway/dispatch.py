@@ -9,16 +9,18 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from actors.gateway import g711
 from actors.gateway.answers import Running
 from actors.gateway.faults import Fault
 from actors.gateway.hearing import new_item
 from actors.gateway.inbox import Waiting
-from actors.gateway.inputs import Piece
+from actors.gateway.inputs import Piece, Sound
 from anymodal import protocol as p
 
 if TYPE_CHECKING:
     from actors.gateway.live import Live
 
+G711 = {"audio/pcmu": "pcmu", "audio/pcma": "pcma"}
 LEAST_HZ, MOST_HZ = 8000, 48_000  # of input_audio_buffer
 TURNS = (("threshold", 0.01, 0.99), ("silence_duration_ms", 20, 10_000), ("prefix_padding_ms", 0, 5000))
 TOLD_S = 5.0  # how long a flush waits for its windows to be told
@@ -77,7 +79,7 @@ async def _session_update(live: Live, event: p.SessionUpdate) -> None:
                     param="session.model", fix="open another session")
     if given.output_modalities is not None and "text" not in given.output_modalities:
         raise Fault(400, "modality_not_supported", "answers are text", param="session.output_modalities", fix='["text"]')
-    sound_hz, turns = _audio(live, given.audio or {})
+    sound, turns = _audio(live, given.audio or {})
     streams = given.anymodal.streams if given.anymodal else None
     if streams is not None and streams != live.inputs.streams:
         if live.opened:
@@ -87,23 +89,26 @@ async def _session_update(live: Live, event: p.SessionUpdate) -> None:
     if turns != live.turn_detection:
         live.turn_detection = turns
         live.hearing.reset()
-    live.inputs.sound_hz = sound_hz
+    live.inputs.sound = sound
     if given.instructions is not None:
         live.instructions = given.instructions
     live.outbox.put(p.SessionUpdated, session=live.describe())
+    if given.instructions:
+        _warn_of_instructions(live, "session.instructions", event.event_id)
 
 
-def _audio(live: Live, audio: dict[str, Any]) -> tuple[int, dict[str, Any] | None]:
-    """`audio.input` of session.update: the rate of input_audio_buffer, and turn_detection. Raises Fault."""
+def _warn_of_instructions(live: Live, param: str, event_id: str | None) -> None:
+    if not live.reads_instructions:
+        live.outbox.put(p.Warned, code="instructions_not_read", param=param, client_event_id=event_id, message=(
+            f"instructions are kept and have no effect: {live.gateway.host.name!r} was trained on questions alone"))
+
+
+def _audio(live: Live, audio: dict[str, Any]) -> tuple[Sound, dict[str, Any] | None]:
+    """`audio.input` of session.update: what input_audio_buffer holds, and turn_detection. Raises Fault."""
     found = audio.get("input") or {}
     if not isinstance(found, dict):
         raise Fault(400, "invalid_value", f"audio.input is {found!r:.60}", param="session.audio.input", fix="an object")
-    shape = found.get("format") or {}
-    rate_hz = shape.get("rate", live.inputs.sound_hz) if isinstance(shape, dict) else None
-    kind = shape.get("type", "audio/pcm") if isinstance(shape, dict) else shape
-    if kind != "audio/pcm" or type(rate_hz) is not int or not LEAST_HZ <= rate_hz <= MOST_HZ:
-        raise Fault(400, "invalid_format", f"audio.input.format is {shape!r:.100}", param="session.audio.input.format",
-                    fix=f'{{"type": "audio/pcm", "rate": 24000}}, with a rate of {LEAST_HZ} to {MOST_HZ} Hz')
+    sound = _sound(live.inputs.sound, found.get("format"))
     turns = found.get("turn_detection", live.turn_detection)
     if turns is not None and not (isinstance(turns, dict) and turns.get("type", "server_vad") == "server_vad"):
         raise Fault(400, "invalid_value", f"turn_detection is {turns!r:.60}", param="session.audio.input.turn_detection",
@@ -113,7 +118,22 @@ def _audio(live: Live, audio: dict[str, Any]) -> tuple[int, dict[str, Any] | Non
         if value is not None and not (type(value) in (int, float) and least <= value <= most):
             raise Fault(400, "invalid_value", f"turn_detection.{name} is {value!r:.40}", fix=f"{least:g} to {most:g}",
                         param=f"session.audio.input.turn_detection.{name}")
-    return rate_hz, turns
+    return sound, turns
+
+
+def _sound(now: Sound, shape: Any) -> Sound:
+    """`audio.input.format`; without one it stays. Raises Fault."""
+    if shape is None or shape == {}:
+        return now
+    kind = shape.get("type", now.format["type"]) if isinstance(shape, dict) else None
+    if kind in G711 and shape.get("rate", g711.RATE_HZ) == g711.RATE_HZ:
+        return Sound(G711[kind], g711.RATE_HZ)
+    rate_hz = shape.get("rate", now.rate_hz if now.encoding == "pcm16" else p.RATE_HZ) if kind == "audio/pcm" else None
+    if type(rate_hz) is not int or not LEAST_HZ <= rate_hz <= MOST_HZ:
+        raise Fault(400, "invalid_format", f"audio.input.format is {shape!r:.100}", param="session.audio.input.format",
+                    fix=f'{{"type": "audio/pcm", "rate": 24000}}, with a rate of {LEAST_HZ} to {MOST_HZ} Hz, '
+                    f'{{"type": "audio/pcmu"}} or {{"type": "audio/pcma"}}')
+    return Sound("pcm16", rate_hz)
 
 
 async def _session_close(live: Live, event: p.SessionClose) -> None:
@@ -128,14 +148,26 @@ async def _item_create(live: Live, event: p.ItemCreate) -> None:
     id = item.id or new_item()
     sound = next((c.audio for c in item.content if isinstance(c, p.InputAudio) and c.audio and not c.transcript), None)
     if item.role == "user":
-        live.question, live.hearing.last = _text(item), None
-        if sound and not live.question:
-            await live.hearing.say(id, sound, live.inputs.sound_hz)
+        live.conversation.ask(_text(item), id)
+        live.hearing.last = None
+        if sound and not live.conversation.question:
+            await live.hearing.say(id, sound, live.inputs.sound)
             return
-    before = live.add_item(id)
-    told = item.model_copy(update={"id": id, "content": tuple(_without_media(part) for part in item.content)})
-    live.outbox.put(p.ItemAdded, previous_item_id=before, item=told)
-    live.outbox.put(p.ItemDone, previous_item_id=before, item=told)
+    live.conversation.add(item.model_copy(update={
+        "id": id, "content": tuple(_without_media(part) for part in item.content)}))
+
+
+async def _item_retrieve(live: Live, event: p.ItemRetrieve) -> None:
+    live.outbox.put(p.ItemRetrieved, item=live.conversation.retrieve(event.item_id))
+
+
+async def _item_delete(live: Live, event: p.ItemDelete) -> None:
+    if live.answers.running is not None and live.answers.running.item == event.item_id:
+        raise Fault(409, "item_in_progress", "the item is an answer that is still being given", param="item_id",
+                    fix="cancel it first, or wait for its response.done")
+    if event.item_id == live.conversation.question_item:
+        live.hearing.last = None
+    live.conversation.delete(event.item_id)
 
 
 def _text(item: p.Item) -> str:
@@ -157,15 +189,20 @@ async def _response_create(live: Live, event: p.ResponseCreate) -> None:
     asked = given.anymodal or p.AskExtras()
     said = [_text(item) for item in given.input or () if item.role == "user"]
     question: Awaitable[str] | None = None
-    text = "\n".join(filter(None, said)) or live.question
+    text = "\n".join(filter(None, said)) or live.conversation.question
     if not text and live.hearing.last is not None and not said:
         question = asyncio.shield(live.hearing.last)
-    text = text or given.instructions or ""
+    instructions = given.instructions if given.instructions is not None else live.instructions
+    if not text and question is None:  # a prompt and nothing else is the question
+        text, instructions = given.instructions or "", None
     if not text.strip() and question is None:
         raise Fault(400, "no_question", "there is no question to answer", param="response.input",
                     fix="create an item of role user with input_text before")
     live.answers.begin(Running(text, at_s=asked.at_s, wait_s=asked.wait_s, dialogue=asked.dialogue,
-                               metadata=given.metadata), question)
+                               metadata=given.metadata,
+                               instructions=instructions if live.reads_instructions else None), question)
+    if given.instructions and instructions:
+        _warn_of_instructions(live, "response.instructions", event.event_id)
 
 
 async def _response_cancel(live: Live, event: p.ResponseCancel) -> None:
@@ -208,12 +245,15 @@ def _rule(action: str) -> Callable[[Live, Any], Awaitable[None]]:
                 getattr(session.rules, action)(event.text if action == "add" else event.name)
             return session.rules.list()
 
-        live.tell_rules(await live.gateway.asks.run(work))
+        live.telling.all_rules(await live.gateway.asks.run(work))
 
     return change
 
 
 async def _search(live: Live, event: p.Search) -> None:
+    if live.gateway.host.spec.search is None:
+        raise Fault(400, "not_supported", f"the model {live.gateway.host.name!r} cannot search: its bundle has no `search`",
+                    param="type", fix="ask a question instead, or serve a bundle that lists what it can look for")
     session = await live.session()
     hits = await live.gateway.asks.run(partial(session.search, event.query))
     live.outbox.put(p.SearchResults, query=event.query, hits=tuple(p.Hit(**asdict(hit)) for hit in hits))
@@ -221,6 +261,7 @@ async def _search(live: Live, event: p.Search) -> None:
 
 HANDLERS: dict[type, Callable[[Live, Any], Awaitable[None]]] = {
     p.SessionUpdate: _session_update, p.SessionClose: _session_close, p.ItemCreate: _item_create,
+    p.ItemRetrieve: _item_retrieve, p.ItemDelete: _item_delete,
     p.ResponseCreate: _response_create, p.ResponseCancel: _response_cancel, p.AudioCommit: _audio_commit,
     p.AudioClear: _audio_clear, p.InputFlush: _input_flush, p.RuleAdd: _rule("add"), p.RulePause: _rule("pause"),
     p.RuleResume: _rule("resume"), p.RuleRemove: _rule("remove"), p.RuleList: _rule("list"), p.Search: _search,

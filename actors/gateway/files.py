@@ -96,9 +96,9 @@ def _remove(settings: Settings, file_id: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def _keep(settings: Settings, client: Client, upload: UploadFile, purpose: str) -> Stored:
+def _keep(gateway: Gateway, client: Client, upload: UploadFile, purpose: str) -> Stored:
     """Copy an upload to where it stays. Raises Fault over a limit, MediaError for what is neither media nor a table."""
-    owner = owner_of(client)
+    settings, owner = gateway.settings, owner_of(client)
     mine = rows(settings, owner)
     size = upload.size or 0
     if not size:
@@ -115,7 +115,7 @@ def _keep(settings: Settings, client: Client, upload: UploadFile, purpose: str) 
     try:
         with blob.open("wb") as file:
             shutil.copyfileobj(upload.file, file)
-        media = None if _is_table(blob) else asdict(sniff.sniff(blob, settings))
+        media = None if _is_table(blob) else asdict(sniff.sniff(blob, settings, gateway.lookers))
         name = re.sub(r"[^\w. ()+-]", "_", Path(upload.filename or "upload").name)[:LONGEST_NAME] or "upload"
         row = Stored(file_id, owner, name, purpose, size, now_s, now_s + int(settings.file_age_s), media)
         half = settings.uploads / f"{file_id}.half"
@@ -192,7 +192,7 @@ async def _uploaded(gateway: Gateway, client: Client, form: FormData) -> Stored:
                     fix=f"one of {', '.join(PURPOSES)}")
     try:
         async with gateway.answering.enter(client.id):
-            return await gateway.asks.run(_keep, gateway.settings, client, file, purpose)
+            return await gateway.asks.run(_keep, gateway, client, file, purpose)
     except MediaError as error:
         raise as_answer(error, param="file") from error
 

@@ -30,6 +30,7 @@ from pydantic import ValidationError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from actors.gateway import fuzz_files
 from anymodal.protocol import client_events
 
 A_CONNECTION = 50  # messages on one connection
@@ -97,6 +98,8 @@ def valid() -> list[dict[str, Any]]:
         {"type": "session.update", "session": {"type": "realtime", "instructions": "be short"}},
         {"type": "conversation.item.create", "item": text},
         {"type": "conversation.item.create", "item": {**text, "content": [image]}},
+        {"type": "conversation.item.retrieve", "item_id": "item_x"},
+        {"type": "conversation.item.delete", "item_id": "item_x"},
         {"type": "input_audio_buffer.append", "audio": samples(480, "<i2")},
         {"type": "input_audio_buffer.commit"}, {"type": "input_audio_buffer.clear"},
         {"type": "response.create", "response": {"anymodal": {"at_s": 0.5}, "metadata": {"a": "b"}}},
@@ -349,14 +352,20 @@ async def _witness(url: str, headers: dict[str, str] | None, ended: asyncio.Even
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Send broken messages to a gateway; the exit code is 1 where one was not answered."""
+    """Send broken messages, or broken files, to a gateway; the exit code is 1 where one was not answered."""
     parser = argparse.ArgumentParser(prog="python -m actors.gateway.fuzz", description=main.__doc__)
     parser.add_argument("--url", default="ws://127.0.0.1:8000", help="of the gateway")
     parser.add_argument("--count", type=int, default=10_000, help="how many messages")
+    parser.add_argument("--files", type=int, default=0, metavar="COUNT", help="so many files instead of messages")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--api-key", default="", help="if the gateway wants one")
     options = parser.parse_args(argv)
     headers = {"Authorization": f"Bearer {options.api_key}"} if options.api_key else None
+    if options.files:
+        url = options.url.replace("ws://", "http://", 1).replace("wss://", "https://", 1)
+        found = asyncio.run(fuzz_files.fuzz(url, options.files, options.seed, headers=headers))
+        print("\n".join([*found.lines(), *found.wrong[:20]]))
+        return 1 if found.wrong else 0
     report = asyncio.run(fuzz(options.url, options.count, options.seed, headers=headers))
     print("\n".join([*report.lines(), *report.unanswered[:20]]))
     return 1 if report.unanswered else 0

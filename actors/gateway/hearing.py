@@ -16,6 +16,7 @@ import numpy as np
 
 from actors.gateway.answers import Running
 from actors.gateway.faults import Fault, as_answer
+from actors.gateway.inputs import Sound
 from actors.gateway.pictures import samples, unpack
 from actors.gateway.streams import SoundInput
 from anymodal import protocol as p
@@ -98,28 +99,26 @@ class Hearing:
         self._utter(self._speaking or new_item(), sound, answer=bool(turns) and turns.get("create_response", True))
         self._speaking = ""
 
-    async def say(self, item: str, audio: str, rate_hz: int) -> None:
-        """A message that is a sound, base64 of PCM16."""
+    async def say(self, item: str, audio: str, kind: Sound) -> None:
+        """A message that is a sound, base64 of what input_audio_buffer holds."""
         def heard() -> np.ndarray:
             found = SoundInput("said", StreamSpec(AUDIO, HEARD_HZ)).push(
-                samples(unpack(audio, param="item.content"), "pcm16", None, ()), 0.0, rate_hz)
+                samples(unpack(audio, param="item.content"), kind.encoding, None, ()), 0.0, kind.rate_hz)
             return np.concatenate([packet.data for packet in found]) if found else np.zeros(0, np.float32)
 
         self._add(item, await self._live.gateway.pushes.run(heard), answer=False)
 
     def _utter(self, item: str, sound: np.ndarray, *, answer: bool) -> None:
-        self._live.outbox.put(p.AudioCommitted, item_id=item, previous_item_id=self._live.last_item)
+        self._live.outbox.put(p.AudioCommitted, item_id=item, previous_item_id=self._live.conversation.last_item)
         self._add(item, sound, answer=answer)
 
     def _add(self, item: str, sound: np.ndarray, *, answer: bool) -> None:
-        put, before = self._live.outbox.put, self._live.add_item(item)
-        said = p.Item(id=item, role="user", content=(p.InputAudio(type="input_audio"),))
-        put(p.ItemAdded, previous_item_id=before, item=said)
-        put(p.ItemDone, previous_item_id=before, item=said)
+        talk = self._live.conversation
+        talk.add(p.Item(id=item, role="user", content=(p.InputAudio(type="input_audio"),)))
+        talk.ask("", item)
         self.last = asyncio.create_task(self._transcribe(item, sound, answer))
         self._tasks.add(self.last)
         self.last.add_done_callback(self._tasks.discard)
-        self._live.question = ""
 
     async def _transcribe(self, item: str, sound: np.ndarray, answer: bool) -> str:
         """What was said; "" where that cannot be told: the client knows then."""
@@ -135,11 +134,14 @@ class Hearing:
             return ""
         put(p.TranscriptionCompleted, item_id=item, transcript=text,
             usage={"type": "duration", "seconds": round(len(sound) / HEARD_HZ, 3)})
-        self._live.question = text
+        talk = self._live.conversation
+        talk.heard(item, text)
+        if talk.question_item == item:  # it was not deleted, nor another asked meanwhile
+            talk.ask(text, item)
         if answer and text:
             try:
                 await self._live.answers.interrupt("speech")
-                self._live.answers.begin(Running(text))
+                self._live.answers.begin(Running(text, instructions=self._live.read_instructions))
             except Fault as fault:
                 self._live.fail(fault)
         self._live.save()

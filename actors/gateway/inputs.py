@@ -10,11 +10,12 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from actors.gateway.faults import Fault
-from actors.gateway.pictures import IMAGES, picture, samples, unpack, unpack_url
+from actors.gateway.pictures import IMAGES, LEVELS, levels, picture, samples, unpack, unpack_url
 from actors.gateway.streams import SensorInput, SoundInput, behind
 from anymodal.config import BundleSpec
 from anymodal.errors import nearest
@@ -27,6 +28,25 @@ FRAME_PIXELS = 4096 * 2304  # of one frame
 AS_PICTURES = ("depth", "thermal")  # what a stream that was declared as video may hold as well
 AT_ONCE_S = 0.5  # by so much, media came faster than they last
 STREAMING_S = 2.0  # since the last piece that had a time: then more is on its way
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """What input_audio_buffer holds: mono, `encoding` pcm16, pcmu or pcma."""
+
+    encoding: str = "pcm16"
+    rate_hz: int = RATE_HZ
+
+    @property
+    def sample_bytes(self) -> int:
+        return 2 if self.encoding == "pcm16" else 1
+
+    @property
+    def format(self) -> dict[str, Any]:
+        """As OpenAI's `audio.input.format`."""
+        if self.encoding == "pcm16":
+            return {"type": "audio/pcm", "rate": self.rate_hz}
+        return {"type": f"audio/{self.encoding}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +72,7 @@ class Inputs:
         self.window_s = spec.window_s
         self.streams = {name: name for name in self._known}
         self.declared = False
-        self.sound_s, self.sound_hz = 0.0, RATE_HZ  # of input_audio_buffer: where it goes on, and at what rate
+        self.sound_s, self.sound = 0.0, Sound()  # of input_audio_buffer: where it goes on, and what comes
         self.out_s = 0.0  # windows up to here are out
         self.from_s = 0.0  # what is before is in the log already: it was sent again
         self._newest_s, self._newest_at_s = 0.0, clock()
@@ -64,7 +84,8 @@ class Inputs:
 
     @property
     def wants(self) -> dict[str, Wants]:
-        return {name: Wants(rate_hz=s.rate_hz, size_px=s.size_px, axes=s.axes or None) for name, s in self._known.items()}
+        return {name: Wants(rate_hz=s.rate_hz, size_px=s.size_px, axes=s.axes or None, pixels=s.pixels, level=s.level)
+                for name, s in self._known.items()}
 
     def use(self, streams: Mapping[str, str]) -> None:
         """Raises Fault for a modality that the bundle does not know."""
@@ -115,32 +136,34 @@ class Inputs:
         """Raises Fault for a stream that there is not, or a time far ahead."""
         self._timed = True
         spec = self._spec(event.stream)
-        is_picture = spec.modality == VIDEO
+        is_picture = spec.is_picture
         said = event.modality or spec.modality
-        if said != spec.modality and not (is_picture and said in AS_PICTURES):
+        if said != spec.modality and not (spec.pixels == "rgb8" and said in AS_PICTURES):
             raise Fault(400, "wrong_modality", f"stream {event.stream!r} is {spec.modality}, the event says {said!r}",
                         param="modality", fix="leave modality out, or name the right stream")
-        if is_picture and event.encoding not in IMAGES and not (event.encoding == "float32" and said in AS_PICTURES):
+        taken = LEVELS if spec.pixels == "gray16" else (*IMAGES, "float32") if said in AS_PICTURES else IMAGES
+        if is_picture and event.encoding not in taken:
             raise Fault(400, "invalid_encoding", f"encoding is {event.encoding}, stream {event.stream!r} holds frames",
-                        param="encoding", fix=f"send {', '.join(IMAGES)}")
+                        param="encoding", fix=f"send {', '.join(taken)}")
         length_s = 1 / spec.rate_hz if is_picture else self._length_s(event, spec)
         return self._placed(Piece(event.stream, event.pts_s, event.pts_s + length_s, event.encoding, event.data,
                                   event.rate_hz, event.shape))
 
     def place_sound(self, audio: str, pts_s: float | None = None) -> Piece:
         """Sound of input_audio_buffer, behind what came before unless it has a time of its own."""
-        length_s = _bytes(audio) // 2 / self.sound_hz
+        length_s = _bytes(audio) // self.sound.sample_bytes / self.sound.rate_hz
         if self.from_s <= self.sound_s < self.out_s:  # there was none for a while
             self.sound_s = self.out_s
         start_s = self.sound_s if pts_s is None else pts_s
         name = self.first_of(AUDIO) or ""
         self.sound_s = start_s + length_s
-        return self._placed(Piece(name, start_s, start_s + length_s, "pcm16", audio, self.sound_hz, sound=True))
+        return self._placed(Piece(name, start_s, start_s + length_s, self.sound.encoding, audio, self.sound.rate_hz,
+                                  sound=True))
 
     def place_image(self, image_url: str, pts_s: float | None, stream: str | None) -> Piece:
         """A picture of a message. Without a time it is shown from now on, and not in place of the one before."""
         name = stream or self.first_of(VIDEO)
-        if name is None or self._spec(name).modality != VIDEO:
+        if name is None or self._spec(name).pixels != "rgb8":
             raise Fault(400, "unknown_stream", "the session has no stream of video", param="item.content",
                         fix="declare one in session.anymodal.streams")
         step_s = 1 / self._spec(name).rate_hz
@@ -192,10 +215,13 @@ class Inputs:
     # -- what it holds ------------------------------------------------------------------------------------------
 
     def unpacked(self, piece: Piece) -> np.ndarray:
-        """A frame uint8 (H, W, 3) of the bundle's size, or samples float32 (T,) or (T, C). In a thread. Raises Fault."""
+        """A frame of the bundle's size, uint8 (H, W, 3) or uint16 (H, W, 1), or samples float32 (T,) or (T, C). In a
+        thread. Raises Fault."""
         data = unpack_url(piece.data) if piece.encoding is None else unpack(piece.data)
         spec = self._known[self.streams[piece.stream]] if piece.stream else None
-        if spec is not None and spec.modality == VIDEO:
+        if spec is not None and spec.pixels == "gray16":
+            return levels(data, spec, encoding=piece.encoding, shape=piece.shape, most_pixels=self._most_pixels)
+        if spec is not None and spec.is_picture:
             return picture(data, spec.size_px, encoding=piece.encoding, shape=piece.shape, most_pixels=self._most_pixels)
         return samples(data, piece.encoding or "", piece.shape, spec.axes if spec else ())
 
@@ -204,8 +230,8 @@ class Inputs:
         if not piece.stream:
             return []
         spec = self._known[self.streams[piece.stream]]
-        if spec.modality == VIDEO:
-            found = [Packet(piece.stream, VIDEO, piece.pts_s, values, spec.rate_hz)]
+        if spec.is_picture:
+            found = [Packet(piece.stream, spec.modality, piece.pts_s, values, spec.rate_hz)]
         else:
             if piece.stream not in self._inputs:
                 kind = SensorInput if spec.axes else SoundInput

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -22,22 +22,24 @@ from typing import Any, Protocol
 from actors.gateway import dispatch
 from actors.gateway.answers import Answers
 from actors.gateway.context import Gateway
+from actors.gateway.conversation import Conversation
 from actors.gateway.faults import Fault, as_answer
 from actors.gateway.hearing import Hearing, as_fault
 from actors.gateway.hosts import HostSession
 from actors.gateway.inbox import Inbox, Waiting
-from actors.gateway.inputs import Inputs, Piece
+from actors.gateway.inputs import Inputs, Piece, Sound
 from actors.gateway.limits import Bucket
 from actors.gateway.outbox import Outbox, as_text
+from actors.gateway.safety import Safety
+from actors.gateway.telling import Telling
+from actors.gateway.traces import Traces
 from anymodal import protocol as p
-from anymodal.errors import AnymodalError, RuntimeFault, SessionError
+from anymodal.errors import AnymodalError
 from anymodal.protocol import ClientEvent
-from anymodal.session.news import Seen
 
-MOST_PENDING = 4096  # of a client's numbers that are not yet safe; older ones count as if they were
 MOST_AHEAD = 64  # windows between what has come and what was seen: until then nothing more is taken out of the inbox
 PATIENCE_S = 10.0  # for that
-NEWS_WAIT_S, RETRY_S = 1.0, 0.25
+AWAY = "the client", "it was not connected"
 
 log = logging.getLogger("anymodal")
 
@@ -55,30 +57,28 @@ class Socket(Protocol):
 
 
 class Live:
-    """`told`: the last window that was told; `safe`: the client's number up to which nothing has to be sent again."""
+    """`client_seq`: the client's newest number; `safety`: which need not be sent again; `telling`: what was told."""
 
     def __init__(self, gateway: Gateway, id: str, token: str, client: str, on_end: Callable[[Live], None]) -> None:
         settings = gateway.settings
         self.gateway, self.id, self.token, self.client, self._on_end = gateway, id, token, client, on_end
         self.outbox = Outbox(settings.sessions / f"{id}.live", settings.kept_events, self._wake)
         self.inputs = Inputs(gateway.host.spec, settings.most_pixels)
+        self.inbox, self.safety, self.telling = Inbox(settings.stale_s), Safety(), Telling(self)
+        self.traces = Traces(gateway.metrics.tracer, id, gateway.host.spec.window_s)
         self.answers, self.hearing = Answers(self), Hearing(self, gateway.speech)
         self.turn_detection: dict[str, Any] | None = {"type": "server_vad"} if self.hearing.speech else None
         self.instructions: str | None = None
-        self.question, self.last_item = "", None  # what a response is made of
-        self.told, self.client_seq, self.done_seq, self.safe = -1, 0, 0, 0
-        self.numbered = False
+        self.conversation = Conversation(self.outbox)
+        self.client_seq, self.numbered = 0, False
         self.socket: Socket | None = None
         self.left_at_s = time.monotonic()
         self.ended = False
         self.bucket: Bucket | None = None  # of the client's requests
         self._session: HostSession | None = None
         self._opening = asyncio.Lock()
-        self._inbox = Inbox()
-        self._pending: OrderedDict[int, float] = OrderedDict()  # number -> media time at which it is safe
-        self._sound_at: deque[tuple[int, float]] = deque()  # number -> where input_audio_buffer goes on behind it
-        self._sound_s = 0.0  # the same of `safe`
-        self._rules: dict[str, tuple[str, float]] = {}  # name -> text, and the time of the last event told
+        self._away_s: float | None = None  # media time at which a client left that sends nothing again
+        self._noting: asyncio.Task | None = None
         self._look = asyncio.Event()
         self._tasks: list[asyncio.Task] = []
         self._ending: asyncio.Task | None = None
@@ -86,12 +86,21 @@ class Live:
     @property
     def end_s(self) -> float:
         """Media time seen and told."""
-        return (self.told + 1) * self.inputs.window_s
+        return (self.telling.told + 1) * self.inputs.window_s
+
+    @property
+    def read_instructions(self) -> str | None:
+        """Those that the model will read: one with a text template was made for them, others know nothing but questions."""
+        return self.instructions if self.reads_instructions else None
+
+    @property
+    def reads_instructions(self) -> bool:
+        return getattr(self.gateway.host.spec.prompt, "template", None) is not None
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._work(), name=f"work {self.id}")]
         if self._session is not None:
-            self._tasks.append(asyncio.create_task(self._watch(), name=f"watch {self.id}"))
+            self._tasks.append(asyncio.create_task(self.telling.watch(), name=f"watch {self.id}"))
 
     # -- sockets ------------------------------------------------------------------------------------------------
 
@@ -102,10 +111,30 @@ class Live:
         self.socket = socket
         if not self.numbered:  # what was said meanwhile is lost
             self.inputs.sound_s = max(self.inputs.sound_s, self.inputs.now_s if self.inputs.sound_s else 0.0)
+        if self._away_s is not None:
+            self._missing(self._away_s, self.inputs.now_s)
+            self._away_s = None
 
     def detach(self, socket: Socket) -> None:
         if self.socket is socket:
             self.socket, self.left_at_s = None, time.monotonic()
+            if self._session is not None and not self.ended:
+                self._away_s = self.inputs.now_s
+                self._missing(self._away_s)
+
+    def _missing(self, start_s: float, end_s: float = math.inf) -> None:
+        """What a gap's windows will say, if they have nothing: told in passing, the socket does not wait for it."""
+        before = self._noting
+
+        async def note() -> None:
+            if before is not None:
+                await asyncio.wait([before])
+            with suppress(AnymodalError):
+                await self.gateway.pushes.run(self._session.missing, *AWAY, start_s, end_s)
+
+        task = self._noting = asyncio.create_task(note(), name=f"missing {self.id}")
+        self.gateway.tasks.add(task)
+        task.add_done_callback(self.gateway.tasks.discard)
 
     def _wake(self) -> None:
         if self.socket is not None:
@@ -114,7 +143,7 @@ class Live:
     def describe(self) -> p.SessionConfig:
         settings, sound = self.gateway.settings, self.inputs
         speech = self.hearing.speech
-        audio = {"input": {"format": {"type": "audio/pcm", "rate": sound.sound_hz}, "turn_detection": self.turn_detection,
+        audio = {"input": {"format": sound.sound.format, "turn_detection": self.turn_detection,
                            "transcription": {"model": speech.name} if speech else None}}
         extras = p.SessionExtras(streams=sound.streams, id=self.id, token=self.token, wants=sound.wants,
                                  window_s=sound.window_s, end_s=self.end_s, speech=speech.name if speech else None,
@@ -138,37 +167,31 @@ class Live:
             if number <= self.client_seq:
                 return
             self.client_seq = number
-        if 0 < number <= self.done_seq and not dispatch.is_media(event):
+        if 0 < number <= self.safety.done and not dispatch.is_media(event):
             return  # it was done by the process before this one
         try:
             waiting = Waiting(event, dispatch.place(self, event), size, dispatch.flushes(self, event))
-            self.gateway.metrics.drops.labels("shed").inc(self._inbox.put(waiting))
+            self.gateway.metrics.drops.labels("shed").inc(self.inbox.put(waiting))
+            self.traces.come(waiting.pieces)
             if waiting.flush:
                 self.inputs.flush()
         except Fault as fault:
             if fault.code == "clock_back":
                 kind = "audio" if isinstance(event, p.AudioAppend) else "video"
-                self._inbox.shed[getattr(event, "stream", None) or self.inputs.first_of(kind) or ""] += 1
+                self.inbox.shed[getattr(event, "stream", None) or self.inputs.first_of(kind) or ""] += 1
                 self.gateway.metrics.drops.labels("late").inc()
             self.fail(fault, event.event_id)
             return
         if number:
-            self._note(waiting)
-
-    def _note(self, waiting: Waiting) -> None:
-        """Its number is safe once it was done, or what it brought is in the log."""
-        end_s = max((piece.end_s for piece in waiting.pieces), default=0.0)
-        self._pending[waiting.number] = end_s if waiting.is_media else float("inf")
-        if any(piece.sound for piece in waiting.pieces):
-            self._sound_at.append((waiting.number, self.inputs.sound_s))
-        if len(self._pending) > MOST_PENDING:
-            self._pending.popitem(last=False)
+            self.safety.note(number, waiting.pieces, is_media=waiting.is_media, sound_s=self.inputs.sound_s)
 
     # -- working on it ------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
         while True:
-            batch = await self._inbox.next()
+            batch = await self.inbox.next()
+            self.gateway.metrics.drops.labels("stale").inc(self.inbox.stale)
+            self.inbox.stale = 0
             try:
                 if batch[0].is_media:
                     await self._keep_pace()
@@ -178,7 +201,8 @@ class Live:
             except Exception as error:
                 self.fail(as_answer(error), batch[0].event.event_id)
             if not batch[0].is_media:
-                self._finished(batch[0].number)
+                self.safety.finished(batch[0].number)
+                self.save()
 
     async def _keep_pace(self) -> None:
         """Wait for windows to be seen: a clock may have run far ahead in little media."""
@@ -204,8 +228,9 @@ class Live:
         for waiting, error in wrong:
             fault = as_answer(error)
             self.gateway.metrics.drops.labels("late" if "too late" in fault.message else "malformed").inc()
-            self._pending.pop(waiting.number, None)
+            self.safety.refused(waiting.number)
             self.fail(fault, waiting.event.event_id)
+        self.traces.taken(piece for _, piece in pieces)
         for event in heard:
             await self.hearing.heard(event)
 
@@ -236,13 +261,13 @@ class Live:
         async with self._opening:
             if self._session is None:
                 await self._open()
-                self._tasks.append(asyncio.create_task(self._watch(), name=f"watch {self.id}"))
+                self._tasks.append(asyncio.create_task(self.telling.watch(), name=f"watch {self.id}"))
         return self._session
 
     async def _open(self) -> None:
         session = await self.gateway.pushes.run(partial(
             self.gateway.host.open, self.id, streams=self.inputs.streams, live=True,
-            idle_timeout_s=self.gateway.settings.idle_timeout_s))
+            idle_timeout_s=self.gateway.settings.idle_timeout_s, stale_s=self.gateway.settings.stale_s))
         if self.numbered:  # what is missing will be sent again
             await self.gateway.pushes.run(session.be_patient)
         self._session = session
@@ -251,57 +276,7 @@ class Live:
     def opened(self) -> bool:
         return self._session is not None or self._opening.locked()
 
-    # -- news ---------------------------------------------------------------------------------------------------
-
-    async def _watch(self) -> None:
-        """Tell of windows and of what rules see in them."""
-        while True:
-            try:
-                seen = await self.gateway.waits.run(partial(self._session.seen, self.told, wait_s=NEWS_WAIT_S))
-            except SessionError:  # closed
-                return
-            except RuntimeFault:  # a part was restarted
-                await asyncio.sleep(RETRY_S)
-                continue
-            except Exception as error:
-                self.fail(as_answer(error))
-                await asyncio.sleep(NEWS_WAIT_S)
-                continue
-            for window in seen:
-                self._tell(window)
-            if not seen:
-                await asyncio.sleep(0)
-
-    def _tell(self, seen: Seen) -> None:
-        dropped = Counter(seen.dropped)
-        dropped.update(self._inbox.shed)
-        self._inbox.shed.clear()
-        says = tuple(p.Hit(start_s=seen.start_s, end_s=seen.end_s, **asdict(said)) for said in seen.says)
-        self.told = seen.window
-        self.inputs.out_s = self.end_s
-        self.outbox.put(p.WindowSeen, index=seen.window, start_s=seen.start_s, end_s=seen.end_s, streams=seen.streams,
-                        dropped=dict(dropped), gap=seen.gap, says=says)
-        for event in seen.began:
-            self.tell_rule(event)
-        self.gateway.metrics.windows.inc()
-        self.save()
-        self.look_again()
-
-    def tell_rule(self, event: Any) -> None:
-        """What a rule saw begin, once."""
-        text, told_s = self._rules.get(event.rule, ("", -1.0))
-        if event.t_s <= told_s:
-            return
-        self._rules[event.rule] = (text, event.t_s)
-        evidence = tuple(p.Span(**asdict(span)) for span in event.evidence)
-        self.outbox.put(p.RuleEvent, rule=event.rule, text=text, t_s=event.t_s, confidence=event.confidence,
-                        evidence=evidence)
-
-    def tell_rules(self, rules: Any) -> None:
-        """All rules as they are."""
-        self._rules = {rule.name: (rule.text, self._rules.get(rule.name, ("", -1.0))[1]) for rule in rules}
-        self.outbox.put(p.Rules, rules=tuple(
-            p.Rule(name=r.name, text=r.text, paused=r.paused, active=r.happening) for r in rules))
+    # -- out ----------------------------------------------------------------------------------------------------
 
     def tell_limits(self) -> None:
         if (bucket := self.bucket) is None:
@@ -310,63 +285,48 @@ class Live:
             name="requests", limit=round(bucket.size), remaining=max(0, int(bucket.left)),
             reset_seconds=round((bucket.size - bucket.left) / bucket.rate, 3)),))
 
-    def add_item(self, item: str) -> str | None:
-        """Note an item; the one before it."""
-        before, self.last_item = self.last_item, item
-        return before
-
     def fail(self, fault: Fault, event_id: str | None = None) -> None:
         self.gateway.metrics.refused.labels(fault.code).inc()
         self.outbox.put(p.ErrorEvent, error=as_fault(fault, event_id))
 
     # -- what is safe -------------------------------------------------------------------------------------------
 
-    def _finished(self, number: int) -> None:
-        """An event other than media was done."""
-        self.done_seq = max(self.done_seq, number)
-        self._pending.pop(number, None)
-        self.save()
-
     def save(self) -> None:
         """Note what a new process needs: written before any of it can be seen by the client."""
         if self.ended:
             return
-        while self._pending:
-            number, end_s = next(iter(self._pending.items()))
-            if end_s > self.end_s + 1e-6:
-                break
-            self._pending.popitem(last=False)
-        self.safe = next(iter(self._pending)) - 1 if self._pending else self.client_seq
-        while self._sound_at and self._sound_at[0][0] <= self.safe:
-            self._sound_s = self._sound_at.popleft()[1]
-        running = self.answers.running
+        safety, talk, running = self.safety, self.conversation, self.answers.running
+        safety.told_until(self.end_s, self.client_seq)
         self.outbox.save({
             "client": self.client, "token": dispatch.digest(self.token), "bundle": self.gateway.host.name,
             "streams": self.inputs.streams if self.inputs.declared else None, "opened": self._session is not None,
-            "instructions": self.instructions, "turn_detection": self.turn_detection, "sound_hz": self.inputs.sound_hz,
-            "question": self.question, "last_item": self.last_item, "told": self.told, "numbered": self.numbered,
-            "safe": self.safe, "done": self.done_seq, "sound_s": self._sound_s if self.numbered else self.inputs.sound_s,
-            "newest_s": self.inputs.newest_s, "at": time.time(), "rules": self._rules,
+            "instructions": self.instructions, "turn_detection": self.turn_detection, "sound": asdict(self.inputs.sound),
+            "question": talk.question, "question_item": talk.question_item, "last_item": talk.last_item,
+            "told": self.telling.told, "numbered": self.numbered,
+            "safe": safety.safe, "done": safety.done,
+            "sound_s": safety.sound_s if self.numbered else self.inputs.sound_s,
+            "newest_s": self.inputs.newest_s, "at": time.time(), "rules": self.telling.rules,
             "running": None if running is None else asdict(running)})
         self._wake()
 
     async def restore(self, noted: dict[str, Any]) -> None:
         """Go on from a checkpoint in a new process. Raises LogError where the session's log cannot be used."""
         self.instructions, self.turn_detection = noted["instructions"], noted["turn_detection"]
-        self.question, self.last_item, self.told = noted["question"], noted["last_item"], noted["told"]
-        self.numbered, self.done_seq = noted["numbered"], noted["done"]
-        self.safe = self.client_seq = noted["safe"]
-        self._rules = {name: tuple(rule) for name, rule in noted["rules"].items()}
+        self.conversation.restore(noted, self.outbox.events())
+        self.telling.told = noted["told"]
+        self.numbered, self.safety.done = noted["numbered"], noted["done"]
+        self.safety.safe = self.client_seq = noted["safe"]
+        self.telling.rules = {name: tuple(rule) for name, rule in noted["rules"].items()}
         if noted["streams"]:
             self.inputs.use(noted["streams"])
-        self.inputs.sound_hz, self.inputs.sound_s = noted["sound_hz"], noted["sound_s"]
-        self._sound_s = noted["sound_s"]
+        self.inputs.sound, self.inputs.sound_s = Sound(**noted.get("sound", {})), noted["sound_s"]
+        self.safety.sound_s = noted["sound_s"]
         if noted["opened"]:
             await self._open()
             windows, began = await self.gateway.pushes.run(lambda: (self._session.windows, self._session.events()))
             self.inputs.resume(windows * self.inputs.window_s, noted["newest_s"], time.time() - noted["at"])
             for event in began:
-                self.tell_rule(event)
+                self.telling.rule(event)
         if noted["running"]:
             self.answers.resume(noted["running"])
 
@@ -376,8 +336,8 @@ class Live:
         """This process ends, the session does not: what is under way is gone on with by the next one."""
         if not self.numbered and self._session is not None:  # nobody will send it again
             await self.gateway.asks.run(self._session.flush)
-            for window in await self.gateway.asks.run(self._session.seen, self.told):
-                self._tell(window)
+            for window in await self.gateway.asks.run(self._session.seen, self.telling.told):
+                self.telling.window(window)
         self.save()
         await self._stop(code, reason)
         if self._session is not None:

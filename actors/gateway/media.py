@@ -74,7 +74,7 @@ async def bring(gateway: Gateway, client: Client, wanted: Wanted, path: Path) ->
     await _save(gateway, client, wanted.address, path, wanted.param)
     with gateway.metrics.stage("sniff"):
         try:
-            found = await gateway.asks.run(sniff.sniff, path, gateway.settings)
+            found = await gateway.asks.run(sniff.sniff, path, gateway.settings, gateway.lookers)
         except MediaError as error:
             raise as_answer(error, param=wanted.param) from error
     if wanted.kind and not (found.kind == wanted.kind or (wanted.kind == sniff.AUDIO and found.sounds)

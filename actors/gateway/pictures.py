@@ -14,9 +14,14 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from actors.gateway.faults import Fault
+from actors.gateway.g711 import TABLES, decoded
+from anymodal.errors import InputError
+from anymodal.media.levels import scaled, to_levels
+from anymodal.media.spec import StreamSpec
 
 FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
 IMAGES = (*FORMATS, "rgb8")
+LEVELS = ("png", "float32")  # what 16-bit pictures come as
 ORIENTATION = 0x0112  # EXIF's tag
 
 
@@ -52,6 +57,30 @@ def picture(data: bytes, size_px: int | None, *, encoding: str | None = None, sh
     return np.array(image)
 
 
+def levels(data: bytes, spec: StreamSpec, *, encoding: str | None, shape: tuple[int, ...] | None,
+           most_pixels: int) -> np.ndarray:
+    """A png of one channel of 16 bits, or float32 in the unit of the spec's level -> uint16 (H, W, 1) of its size."""
+    if encoding == "float32":
+        values = _shaped(data, shape, np.float32, 2, most_pixels)
+    else:
+        try:
+            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+                if image.width * image.height > most_pixels:
+                    raise _too_large(*image.size, most_pixels)
+                if not image.mode.startswith("I;16"):
+                    raise Fault(400, "invalid_image", f"the png is {image.mode}, one channel of 16 bits is wanted",
+                                param="data", fix="send the raw levels, uint16, as a grey png")
+                values = np.array(image)
+        except Fault:
+            raise
+        except Exception as error:
+            raise _broken(error, ["PNG"]) from None
+    try:
+        return scaled(to_levels(values, spec.level), spec.size_px)
+    except InputError as error:
+        raise Fault(400, "invalid_samples", f"the frame {error.message}", param="data", fix=error.fix) from None
+
+
 def _decoded(data: bytes, formats: list[str], size_px: int | None, most_pixels: int) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
@@ -65,13 +94,19 @@ def _decoded(data: bytes, formats: list[str], size_px: int | None, most_pixels: 
     except Fault:
         raise
     except Exception as error:  # decoders raise whatever a broken file makes them stumble over
-        known = " or ".join(formats)
-        raise Fault(400, "invalid_image", f"the data is no whole {known} image: {str(error) or type(error).__name__:.120}",
-                    param="data", fix="encode one frame in one of jpeg, png, webp, rgb8") from None
+        raise _broken(error, formats) from None
+
+
+def _broken(error: Exception, formats: list[str]) -> Fault:
+    known = " or ".join(formats)
+    return Fault(400, "invalid_image", f"the data is no whole {known} image: {str(error) or type(error).__name__:.120}",
+                 param="data", fix="encode one frame in one of jpeg, png, webp, rgb8")
 
 
 def samples(data: bytes, encoding: str, shape: tuple[int, ...] | None, axes: tuple[str, ...]) -> np.ndarray:
-    """pcm16 or float32 -> float32 (T,), or (T, C) for a sensor with axes. Raises Fault."""
+    """pcm16, float32, pcmu or pcma -> float32 (T,), or float32 (T, C) for a sensor with axes. Raises Fault."""
+    if encoding in TABLES and data:
+        return decoded(data, encoding)
     if encoding in IMAGES or (axes and encoding != "float32"):
         wanted = "float32" if axes else "pcm16 or float32"
         raise Fault(400, "invalid_encoding", f"encoding is {encoding}, the stream holds samples", param="encoding",

@@ -128,7 +128,7 @@ class Connection:
                 raise as_answer(error) from error
             await self._send(live.resumed(int(last)))
             self._live, self.cursor = live, max(int(last), live.outbox.first - 1)
-            self._acked = live.safe
+            self._acked = live.safety.safe
         if self._live.ended:
             raise Fault(404, "session_gone", "the session has just ended", fix="begin a new one")
         self._allowed = self._live.outbox.last
@@ -208,8 +208,8 @@ class Connection:
             while (text := self._next()) is not None:
                 await self._send(text)
                 self.cursor += 1
-            if self._live.numbered and self._live.safe > self._acked:
-                self._acked = self._live.safe
+            if self._live.numbered and self._live.safety.safe > self._acked:
+                self._acked = self._live.safety.safe
                 await self._send(as_text(p.Ack, self.cursor, client_seq=self._acked))
             if self._leaving is not None and self.cursor >= outbox.last:
                 await self._close(*self._leaving)

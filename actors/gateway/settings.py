@@ -98,6 +98,8 @@ class Settings:
     """A live session lives on for so long with nobody connected."""
     idle_timeout_s: float = 2.0
     """A stream of a live session that is silent for so long is not waited for."""
+    stale_s: float = 4.0
+    """A live session that cannot keep up gives up media that are more than so much behind."""
     ping_s: float = 20.0
     """Between pings of a WebSocket; one that does not answer for as long is gone."""
     drain_s: float = 20.0

@@ -1,14 +1,19 @@
 """What a file is, by its bytes, and whether it may be decoded here. No name and no type that a client gave is believed.
 
-The looking is done by a process of its own with little memory and little time: a file that makes FFmpeg take too much of
-either ends that process, not the server.
+The looking is done by a process of its own for each file, with little memory and little time: a file that makes FFmpeg take
+too much of either, or crash, ends that process, not the server. These are forks of one that has loaded FFmpeg already and
+opens nothing itself: a look takes milliseconds.
+
+    gateway --path--> Looker: python -m actors.gateway.sniff --fork, limits--> look: what it is
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -18,9 +23,10 @@ from pathlib import Path
 
 import actors
 from actors.gateway.settings import MIB, Settings
-from anymodal.errors import MediaError
+from anymodal.errors import MediaError, RuntimeFault
 
 MEMORY = 2048 * MIB  # of the looking process, address space
+START_S = 60.0  # until a process is there
 IMAGE, VIDEO, AUDIO = "image", "video", "audio"
 KEPT_FORMATS = ("gif", "apng", "webp_anim")  # pictures that move are videos
 
@@ -38,24 +44,79 @@ class Sniffed:
     sounds: bool = False
 
 
-def sniff(path: Path, settings: Settings) -> Sniffed:
+class Looker:
+    """The process that forks. For one thread at a time."""
+
+    def __init__(self) -> None:
+        env = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH")}
+        env |= {"PYTHONPATH": str(Path(actors.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen([sys.executable, "-m", "actors.gateway.sniff"], env=env, cwd="/",
+                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    def ask(self, path: Path, most_s: float, seconds: float, patience_s: float) -> dict:
+        """What the look says, or {"died": a signal}. Raises OSError where the process is gone, or does not answer."""
+        self._process.stdin.write(json.dumps([str(path), most_s, seconds]).encode() + b"\n")
+        self._process.stdin.flush()
+        answers, _, _ = select.select([self._process.stdout], [], [], patience_s)
+        if not answers or not (line := self._process.stdout.readline()):
+            raise OSError("it does not answer")
+        return json.loads(line)
+
+    def close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):
+                pipe.close()
+        self._process.kill()  # a look under way ends by its own limits
+        self._process.wait()
+
+
+class Lookers:
+    """As many as there are looks at once; they are kept for the next. Any thread may ask."""
+
+    def __init__(self) -> None:
+        self._idle: queue.LifoQueue[Looker] = queue.LifoQueue()
+        self._closed = False
+
+    def ask(self, path: Path, most_s: float, seconds: float) -> dict:
+        """Raises RuntimeFault where no process can be had."""
+        begun = 0
+        while begun < 2:
+            try:
+                looker = self._idle.get_nowait()
+            except queue.Empty:
+                looker, begun = Looker(), begun + 1
+            try:
+                said = looker.ask(path, most_s, seconds, START_S + 2 * seconds)
+            except (OSError, ValueError):  # it was killed: another may be had
+                looker.close()
+                continue
+            except BaseException:
+                looker.close()
+                raise
+            self._idle.put(looker)
+            if self._closed:
+                self.close()
+            return said
+        raise RuntimeFault("the process that looks at files has died twice", fix="look at the machine's memory")
+
+    def close(self) -> None:
+        self._closed = True
+        with suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+
+
+def sniff(path: Path, settings: Settings, lookers: Lookers) -> Sniffed:
     """Raises MediaError for what is no media, is damaged, or larger than the settings allow."""
-    command = [sys.executable, "-m", "actors.gateway.sniff", str(path), str(settings.most_media_s),
-               str(settings.sniff_timeout_s)]
-    env = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH")}
-    env |= {"PYTHONPATH": str(Path(actors.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, cwd="/",
-                              timeout=2 * settings.sniff_timeout_s)
-    except subprocess.TimeoutExpired as error:
-        raise MediaError("the file takes too long to look at", fix="convert it, e.g. to mp4") from error
-    with suppress(ValueError):
-        said = json.loads(done.stdout)
-        if "error" in said:
-            raise MediaError(said["error"], fix=said["fix"])
+    said = lookers.ask(path, settings.most_media_s, settings.sniff_timeout_s)
+    if "error" in said:
+        raise MediaError(said["error"], fix=said["fix"])
+    if "died" not in said:
         return _fitting(Sniffed(**said), settings)
-    reason = "time" if -done.returncode == signal.SIGXCPU else "memory"
-    raise MediaError(f"the file takes too much {reason} to look at", fix="convert it, e.g. to mp4")
+    reason = {signal.SIGXCPU: "takes too much time", signal.SIGALRM: "takes too much time",
+              signal.SIGSEGV: "is so damaged that its decoder broke down", signal.SIGABRT: "takes too much memory"}
+    raise MediaError(f"the file {reason.get(said['died'], 'takes too much memory')} to look at",
+                     fix="convert it, e.g. to mp4")
 
 
 def _fitting(found: Sniffed, settings: Settings) -> Sniffed:
@@ -118,16 +179,46 @@ def _read(container, streams, most_s: float) -> tuple[float, int]:
     return (last_s - first_s if first_s is not None else 0.0), frames
 
 
-def main(argv: list[str]) -> int:
-    path, most_s, seconds = argv
-    _limit(float(seconds))
+def _apart(path: str, most_s: float, seconds: float) -> dict:
+    """A look by a fork of this process, whose end is not this one's."""
+    mine, its = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for stream in (0, 1, 2):
+                os.dup2(nothing, stream)
+            os.close(mine)
+            _limit(seconds)
+            signal.alarm(max(1, round(2 * seconds)))
+            os.write(its, json.dumps(_said(path, most_s)).encode())
+        finally:
+            os._exit(0)
+    os.close(its)
+    with os.fdopen(mine, "rb") as said:
+        text = said.read()
+    _, status = os.waitpid(pid, 0)
+    with suppress(ValueError):
+        return json.loads(text)
+    return {"died": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0}  # 0: memory, where that is an exception
+
+
+def _said(path: str, most_s: float) -> dict:
     try:
-        said = asdict(_look(Path(path), float(most_s)))
+        return asdict(_look(Path(path), most_s))
     except MediaError as error:
-        said = {"error": error.message.replace(path, "the file"), "fix": error.fix.replace(path, "the file")}
-    print(json.dumps(said))
+        return {"error": error.message.replace(path, "the file"), "fix": error.fix.replace(path, "the file")}
+
+
+def main() -> int:
+    """Look at what stdin names, a JSON [path, most_s, seconds] a line, until it ends."""
+    import anymodal.media.container  # noqa: F401  (FFmpeg is loaded once)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the gateway, which closes stdin
+    for line in sys.stdin:
+        print(json.dumps(_apart(*json.loads(line))), flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

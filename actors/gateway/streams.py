@@ -108,7 +108,7 @@ def pull(resampler: av.AudioResampler, data: np.ndarray, rate_hz: int) -> np.nda
 
 def behind(packet: Packet, from_s: float) -> Packet | None:
     """What of a packet is not before a time."""
-    if packet.modality == "video":
+    if packet.data.ndim == 3:
         return packet if packet.pts_s >= from_s - 1e-9 else None
     skip = max(0, math.ceil((from_s - packet.pts_s) * packet.rate_hz - 1e-6))
     if skip == 0:

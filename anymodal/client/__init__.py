@@ -36,7 +36,15 @@ from anymodal.client.errors import (
     UnreachableError,
     WaitedTooLongError,
 )
-from anymodal.client.events import ConnectionBack, ConnectionLost, Event, MediaDropped, OtherEvent
+from anymodal.client.events import (
+    CameraBack,
+    CameraLost,
+    ConnectionBack,
+    ConnectionLost,
+    Event,
+    MediaDropped,
+    OtherEvent,
+)
 from anymodal.client.link import Ticket
 from anymodal.client.live import LiveSession, Stats
 from anymodal.client.options import Options
@@ -45,9 +53,9 @@ from anymodal.protocol import Hit, Rule, RuleEvent, WindowSeen
 from anymodal.types import Answer, Delta, Evidence
 
 __all__ = [
-    "Answer", "AnswerError", "Asking", "AsyncClient", "Client", "ClientError", "ClosedError", "ConnectionBack",
-    "ConnectionLost", "Delta", "DeniedError", "Event", "Evidence", "Hit", "InvalidError", "LiveSession", "MediaDropped",
-    "NotFoundError", "Options", "OtherEvent", "OverloadedError", "ProtocolError", "RefusedError", "Rule", "RuleEvent",
-    "ServerFaultError", "SessionGoneError", "Stats", "SyncAsking", "SyncLiveSession", "Ticket", "UnreachableError",
-    "WaitedTooLongError", "WindowSeen",
+    "Answer", "AnswerError", "Asking", "AsyncClient", "CameraBack", "CameraLost", "Client", "ClientError",
+    "ClosedError", "ConnectionBack", "ConnectionLost", "Delta", "DeniedError", "Event", "Evidence", "Hit",
+    "InvalidError", "LiveSession", "MediaDropped", "NotFoundError", "Options", "OtherEvent", "OverloadedError",
+    "ProtocolError", "RefusedError", "Rule", "RuleEvent", "ServerFaultError", "SessionGoneError", "Stats", "SyncAsking",
+    "SyncLiveSession", "Ticket", "UnreachableError", "WaitedTooLongError", "WindowSeen",
 ]

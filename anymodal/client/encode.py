@@ -8,25 +8,30 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from anymodal.errors import PacketError
+from anymodal.errors import InputError, PacketError
+from anymodal.media.levels import Level, scaled, to_levels
 
 QUALITY = 90  # of JPEG, without subsampled colours: small frames have few pixels to spare
 PIECE_BYTES = 2**18  # of samples in one message
-FRAMES = ("video", "depth", "thermal")
+FRAMES = ("video", "depth", "thermal")  # where a server does not say of what its modalities are
 
 
 def frame_of(array: Any, modality: str = "video", *, shorter_px: int | None = None,
-             encoding: str | None = None) -> dict[str, Any]:
+             encoding: str | None = None, pixels: str | None = None, level: Level | None = None) -> dict[str, Any]:
     """A frame's `encoding`, `shape` and `data`. `array`: uint8 (H, W, 3) RGB or (H, W) grey; of depth and thermal also
-    float (H, W). `shorter_px`: larger ones are scaled down to it. `encoding`: "jpeg", "png" or "rgb8" instead of the best
-    there is. Raises PacketError."""
+    uint16 or float (H, W). `shorter_px`: larger ones are scaled down to it. `encoding`: "jpeg", "png" or "rgb8" instead of
+    the best there is. `pixels`, `level`: what the server wants. Raises PacketError."""
     found = _array(array, f"a {modality} frame")
-    if found.ndim == 2 and modality != "video" and found.dtype.kind == "f":
+    if pixels == "gray16":
+        return _levels_of(found, modality, shorter_px, level)
+    if found.ndim == 2 and modality != "video" and (found.dtype.kind == "f" or found.dtype == np.uint16):
         return {"encoding": "float32", "shape": found.shape, "data": _base64(found.astype("<f4"))}
     if found.ndim == 2 and found.dtype == np.uint8:
         found = np.repeat(found[:, :, None], 3, axis=2)
@@ -44,6 +49,22 @@ def frame_of(array: Any, modality: str = "video", *, shorter_px: int | None = No
     options = {"quality": QUALITY, "subsampling": 0} if encoding == "jpeg" else {"compress_level": 1}
     pillow.fromarray(found).save(buffer, encoding, **options)
     return {"encoding": encoding, "data": base64.b64encode(buffer.getvalue()).decode("ascii")}
+
+
+def _levels_of(found: np.ndarray, modality: str, size_px: int | None, level: Level | None) -> dict[str, Any]:
+    """Levels as a PNG of one channel of 16 bits, of the size that the server would scale them to."""
+    try:
+        levels = scaled(to_levels(found, level), size_px)
+    except InputError as error:
+        raise PacketError(f"a {modality} frame {error.message}", fix=error.fix) from None
+    height, width = levels.shape[:2]
+    rows = np.zeros((height, 1 + 2 * width), np.uint8)  # each begins with its filter: none
+    rows[:, 1:] = levels[:, :, 0].astype(">u2").view(np.uint8)
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)),
+              (b"IDAT", zlib.compress(rows.tobytes(), 1)), (b"IEND", b""))
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+    return {"encoding": "png", "data": base64.b64encode(png).decode("ascii")}
 
 
 def sound_of(samples: Any) -> np.ndarray:

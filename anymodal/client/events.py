@@ -1,4 +1,4 @@
-"""What `async for event in session` yields: the events of `anymodal.protocol`, by their types, and three of this side.
+"""What `async for event in session` yields: the events of `anymodal.protocol`, by their types, and five of this side.
 
 An event of a newer server, which this client does not know, comes as `OtherEvent`.
 """
@@ -39,6 +39,22 @@ class MediaDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class CameraLost:
+    """A device that `stream_camera` shows brings nothing any more; it is opened again and again."""
+
+    stream: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CameraBack:
+    """It brings frames again; `down_s` of them are missing."""
+
+    stream: str
+    down_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class OtherEvent:
     """`data` is the event as it came."""
 
@@ -47,7 +63,8 @@ class OtherEvent:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-Event = protocol.ServerEvent | OtherEvent | ConnectionLost | ConnectionBack | MediaDropped
+Event = (protocol.ServerEvent | OtherEvent | ConnectionLost | ConnectionBack | MediaDropped | CameraLost
+         | CameraBack)
 
 
 def read_event(text: str) -> Any:

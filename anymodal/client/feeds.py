@@ -6,13 +6,16 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from anymodal.client.errors import WaitedTooLongError
-from anymodal.client.options import Options
+from anymodal.client.events import CameraBack, CameraLost
+from anymodal.client.options import Backoff, Options
 from anymodal.errors import InputError, MediaError, need
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ async def stream_file(session: LiveSession, path: str | Path, *, speed: float | 
     need("av", extra="run")
     from anymodal.media import StreamSpec, open_media
 
-    specs = {name: StreamSpec(name, wants.rate_hz, wants.size_px, wants.axes or ())
+    specs = {name: StreamSpec(name, wants.rate_hz, wants.size_px, wants.axes or (), wants.pixels, wants.level)
              for name, wants in session.wants.items()}
     specs = specs or {"video": StreamSpec("video", 4.0, 96), "audio": StreamSpec("audio", 16000.0)}
     source = await asyncio.to_thread(open_media, path, specs, sidecars)
@@ -46,13 +49,13 @@ async def stream_file(session: LiveSession, path: str | Path, *, speed: float | 
         while (packet := await asyncio.to_thread(next, packets, None)) is not None:
             pts_s = at_s + packet.pts_s
             await pace.until(pts_s)
-            if packet.modality == "video":
+            if packet.data.dtype == np.uint8:
                 small = max(packet.data.shape[:2]) <= SMALL_PX
-                await session.push_frame(packet.data, pts_s, encoding="rgb8" if small else None)
+                await session.push_frame(packet.data, pts_s, stream=packet.stream, encoding="rgb8" if small else None)
                 end_s = max(end_s, pts_s + 1 / packet.rate_hz)
             else:
                 await session.push(packet.stream, packet.modality, packet.data, pts_s, rate_hz=packet.rate_hz)
-                end_s = max(end_s, pts_s + len(packet.data) / packet.rate_hz)
+                end_s = max(end_s, pts_s + (1 if packet.data.ndim == 3 else len(packet.data)) / packet.rate_hz)
         end_s = max(end_s, at_s + (source.duration_s or 0.0))
     await session.flush()
     return end_s
@@ -81,19 +84,43 @@ class _Pace:
 
 
 async def stream_camera(session: LiveSession, device: str | None, *, stream: str, duration_s: float | None,
-                        format: str | None, settings: Mapping[str, str] | None) -> None:
+                        format: str | None, settings: Mapping[str, str] | None, options: Options,
+                        tell: Callable[[Any], None]) -> None:
     av = need("av", extra="run")
     kind, first = DEVICES.get(sys.platform, DEVICES["linux"])
-    device = device or first
-    frames = _frames(av, device, format or kind, dict(settings or {}))
-    began_s = session.now_s()
+    device, format = device or first, format or kind
+    began_s, backoff = session.now_s(), Backoff(options.backoff_first_s, options.backoff_most_s)
+    end_s, lost_s, seen = math.inf if duration_s is None else began_s + duration_s, 0.0, False
+    while True:
+        try:
+            async for pts_s, frame in _due(session, _frames(av, device, format, dict(settings or {})), stream, end_s):
+                if lost_s:
+                    tell(CameraBack(stream, time.monotonic() - lost_s))
+                seen, lost_s = True, 0.0
+                backoff.reset()
+                await session.push_frame(await asyncio.to_thread(frame.to_ndarray, format="rgb24"), pts_s, stream=stream)
+            return
+        except MediaError as error:
+            if not seen or (lost_s and time.monotonic() - lost_s > options.reconnect_s):
+                raise
+            if not lost_s:
+                lost_s = time.monotonic()
+                tell(CameraLost(stream, error.message))
+        session.check()
+        if session.now_s() >= end_s:
+            return
+        await asyncio.sleep(min(backoff.next_s(), max(0.0, end_s - session.now_s())))
+
+
+async def _due(session: LiveSession, frames: Iterator[Any], stream: str, end_s: float) -> AsyncIterator[Any]:
+    """(pts_s, frame) of those that the server has use for, until a media time."""
     try:
         while (frame := await asyncio.to_thread(next, frames, None)) is not None:
             pts_s = session.now_s()
-            if duration_s is not None and pts_s - began_s >= duration_s:
+            if pts_s >= end_s:
                 return
             if session.frame_due(pts_s, stream):
-                await session.push_frame(await asyncio.to_thread(frame.to_ndarray, format="rgb24"), pts_s, stream=stream)
+                yield pts_s, frame
     finally:
         with suppress(ValueError):  # cancelled while a thread reads: it ends with that frame
             frames.close()

@@ -134,8 +134,8 @@ class LiveSession:
 
     async def push_frame(self, frame: Any, pts_s: float | None = None, *, stream: str = "video",
                          encoding: str | None = None) -> None:
-        """A frame of video, uint8 (H, W, 3) RGB, shown from `pts_s` (now). Scaled down and thinned out to what the server
-        has use for; never waits for the network. Raises PacketError."""
+        """A frame, uint8 (H, W, 3) RGB, or uint16 (H, W) of a sense of 16-bit pictures, shown from `pts_s` (now). Scaled
+        down and thinned out to what the server has use for; never waits for the network. Raises PacketError."""
         await self._push_frame(frame, pts_s, stream, self._modality(stream, "video"), encoding)
 
     async def _push_frame(self, frame: Any, pts_s: float | None, stream: str, modality: str,
@@ -146,7 +146,8 @@ class LiveSession:
             return
         wants = self.wants.get(self._modality(stream, modality))
         async with self._pushing:
-            made = await asyncio.to_thread(frame_of, frame, modality, shorter_px=wants and wants.size_px, encoding=encoding)
+            made = await asyncio.to_thread(frame_of, frame, modality, shorter_px=wants and wants.size_px, encoding=encoding,
+                                           pixels=wants and wants.pixels, level=wants and wants.level)
             self._sent_s[stream] = pts_s
             self._append(stream, modality, pts_s, None, made)
 
@@ -167,12 +168,12 @@ class LiveSession:
 
     async def push(self, stream: str, modality: str, data: Any, pts_s: float | None = None, *,
                    rate_hz: float | None = None) -> None:
-        """Anything of any stream: frames of video, depth and thermal, sound, and the rows of any other sensor, which need
-        `rate_hz`. Raises PacketError."""
+        """Anything of any stream: frames of video and of further senses of pictures, sound, and the rows of any other
+        sensor, which need `rate_hz`. Raises PacketError."""
         known = self._modality(stream, modality)
         if known != modality and not (known == "video" and modality in FRAMES):  # depth may be shown as pictures
             raise PacketError(f"stream {stream!r} is {known}, not {modality}", fix="give another stream name")
-        if modality in FRAMES:
+        if self._is_picture(modality):
             await self._push_frame(data, pts_s, stream, modality)
         elif modality == "audio":
             await self.push_audio(data, pts_s, rate_hz=rate_hz or AUDIO_HZ, stream=stream)
@@ -194,9 +195,11 @@ class LiveSession:
 
     async def stream_camera(self, device: str | None = None, *, stream: str = "video", duration_s: float | None = None,
                             format: str | None = None, settings: Mapping[str, str] | None = None) -> None:
-        """Show a camera, such as /dev/video0, until it ends, for `duration_s`, or until this is cancelled. `format`,
-        `settings`: FFmpeg's input format and its options. Needs the extra `run`. Raises MediaError, MissingExtraError."""
-        await feeds.stream_camera(self, device, stream=stream, duration_s=duration_s, format=format, settings=settings)
+        """Show a camera, such as /dev/video0, until it ends, for `duration_s`, or until this is cancelled. One that is
+        lost on the way is opened again for `reconnect_s`: `CameraLost` and `CameraBack` tell of it. `format`, `settings`:
+        FFmpeg's input format and its options. Needs the extra `run`. Raises MediaError, MissingExtraError."""
+        await feeds.stream_camera(self, device, stream=stream, duration_s=duration_s, format=format, settings=settings,
+                                  options=self._options, tell=self._desk.take)
 
     # -- out -----------------------------------------------------------------------------------------------------
 
@@ -249,6 +252,10 @@ class LiveSession:
         """Has the server use for a frame of this time, after those that were sent?"""
         wants, last_s = self.wants.get(self._modality(stream, "video")), self._sent_s.get(stream)
         return wants is None or last_s is None or not 0 <= pts_s - last_s < 1 / (KEEP_TIMES * wants.rate_hz) - 1e-6
+
+    def _is_picture(self, modality: str) -> bool:
+        wants = self.wants.get(modality)
+        return bool(wants.pixels) if wants and (wants.pixels or wants.axes) else modality in FRAMES
 
     def _modality(self, stream: str, otherwise: str) -> str:
         return self._declared.get(stream) or (self._extras.streams or {}).get(stream) or otherwise

@@ -180,6 +180,10 @@ class Run:
     def _look(self) -> None:
         """Tell all that is new."""
         for news in self._feeds.news():
+            if news.kind == "lost":
+                self._session.missing(news.source, news.text, news.t_s)
+            elif news.from_s is not None:
+                self._session.missing(news.source, news.text, news.from_s, news.t_s)
             self._shown.tell({"type": "source", "source": news.source, "state": news.kind, "t_s": round(news.t_s, 3),
                               "text": news.text, "from_s": None if news.from_s is None else round(news.from_s, 3)})
         while seen := self._session.seen(self._last):

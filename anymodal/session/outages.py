@@ -15,7 +15,7 @@ class Outages:
         self._noted: OrderedDict[tuple[str, float], tuple[float, str]] = OrderedDict()
 
     def note(self, source: str, reason: str, start_s: float, end_s: float = math.inf) -> None:
-        """Nothing comes of a source in [start_s, end_s) of media time; noted again with the same start, it ends otherwise."""
+        """Nothing comes of a source in [start_s, end_s) of media time, until it is noted otherwise with the same start."""
         self._noted[source, start_s] = end_s, reason
         while len(self._noted) > MOST:
             self._noted.popitem(last=False)
