@@ -73,6 +73,7 @@ class ModalitySpec(_Strict):
     level: LevelSpec | None = None  # gray16: what its levels say, where floats are to be read too
     size_px: int | None = None  # pictures: frames are scaled to size_px x size_px at decode
     axes: tuple[str, ...] = ()  # sensors: the columns of a sidecar, in order
+    usual: bool = True  # false: a session has none of it unless its streams are declared
 
     @property
     def is_picture(self) -> bool:

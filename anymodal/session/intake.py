@@ -14,10 +14,10 @@ from anymodal.types import Packet, Window
 
 
 def session_streams(spec: BundleSpec, streams: Mapping[str, str] | None) -> dict[str, StreamSpec]:
-    """Stream name -> modality, as the user gave it; None is one stream for each modality, of its name."""
+    """Stream name -> modality, as the user gave it; None is one stream for each usual modality, of its name."""
     known = stream_specs(spec.modalities)
     if streams is None:
-        return known
+        return {name: known[name] for name, modality in spec.modalities.items() if modality.usual}
     for name, modality in streams.items():
         if modality not in known:
             raise SessionError(f"stream {name!r} is {modality!r}, which {spec.name!r} does not know",
