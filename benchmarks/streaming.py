@@ -34,6 +34,7 @@ from anymodal.language.causal import CausalLM  # noqa: E402
 from anymodal.language.forks import Forks, Trunk  # noqa: E402
 from anymodal.language.mind import Calibration, Mind  # noqa: E402
 from anymodal.language.prompt import question_ids  # noqa: E402
+from anymodal.language.rows import Places  # noqa: E402
 from anymodal.memory import Span  # noqa: E402
 from anymodal.playground.streams import LongStream  # noqa: E402
 from anymodal.playground.world import make_scene  # noqa: E402
@@ -114,7 +115,7 @@ def fork_memory(run: Run) -> list[Row]:
     """What forks of one long prefix hold, against a copy of the prefix each."""
     mind, length = run.bundle.mind, PREFIX if run.repeats > 3 else 256
     trunk = Trunk(mind.model, length)
-    windows = torch.cat([mind._entry(Span.of(p)) for p in run.percepts])
+    windows = torch.cat([mind._entry(Span.of(p), Places()).embeds for p in run.percepts])
     trunk.extend(windows.repeat(-(-length // len(windows)), 1)[:length])
     ids = question_ids(mind.tokenizer, QUESTION, mind.spec.prompt.max_question_tokens)
     forks = Forks(trunk, [mind._embeds(ids)] * FORKS, room=mind.spec.prompt.max_answer_tokens)
@@ -197,8 +198,8 @@ class Stream:
         """Ask, and prefill again, in turns; then let windows come in for one cycle of compactions."""
         mind, memory = self.run.bundle.mind, self.session._state.memory
         question = mind._embeds(question_ids(mind.tokenizer, QUESTION, mind.spec.prompt.max_question_tokens))
-        everything = torch.cat([mind._list(memory.entries), question])
-        last4 = torch.cat([mind._list(memory.entries[-4:]), question])
+        everything = torch.cat([mind._list(memory.entries).embeds, question])
+        last4 = torch.cat([mind._list(memory.entries[-4:]).embeds, question])
         ours, again, few, live, past = [], [], [], [], []
         for _ in range(self.run.repeats):
             ours.append(self.first_token_s())

@@ -13,6 +13,7 @@ from anymodal.bundle import load_bundle
 from anymodal.config import MemorySpec, load_spec, parse_spec
 from anymodal.errors import ConfigError, QuestionError
 from anymodal.language.mind import widened
+from anymodal.language.rows import Places
 from anymodal.memory import Compaction, Memory, Span, merge, similarity
 from anymodal.session.log import Turn
 from anymodal.session.values import pack_row, unpack_row
@@ -331,10 +332,10 @@ def test_turns_and_recalled_windows_are_read_within_their_budgets(mind, percepts
     assert len(mind._turns(turns)) <= mind.spec.memory.turn_tokens
     assert mind._turns(turns)[-20:] == mind._turns(turns[-9:])[-20:], "the latest are kept"
     assert texts(mind, state, turns=turns[:1]) != texts(mind, state)
-    assert sum(map(len, mind._recalled(percepts))) <= mind.spec.memory.recalled_tokens
-    wanted = [mind._entry(Span.of(p)) for p in percepts[20:23]]
-    recalled = mind._recalled([percepts[21], percepts[22], percepts[20], percepts[21]])
-    assert all(torch.equal(a, b) for a, b in zip(recalled, wanted, strict=True)), "each once, in order of time"
+    assert sum(map(len, mind._recalled(percepts, Places()))) <= mind.spec.memory.recalled_tokens
+    wanted = [mind._entry(Span.of(p), Places()) for p in percepts[20:23]]
+    recalled = mind._recalled([percepts[21], percepts[22], percepts[20], percepts[21]], Places())
+    assert all(torch.equal(a.embeds, b.embeds) for a, b in zip(recalled, wanted, strict=True)), "each once, in order of time"
     assert texts(mind, state, recalled=percepts[20:23]) != texts(mind, state)
     assert state.trunk.length == mind.open(windows=percepts[:5]).trunk.length, "neither enters the memory"
 

@@ -23,7 +23,8 @@ from anymodal.config import BundleSpec
 from anymodal.errors import QuestionError
 from anymodal.language.capability import Capability
 from anymodal.language.forks import Forks, Trunk
-from anymodal.language.layout import Layout, Reader
+from anymodal.language.layout import Layout, Piece, Reader
+from anymodal.language.rows import Places, Rows, lay
 from anymodal.language.tokenizer import TextTokenizer, clock
 from anymodal.language.tree import Tree
 from anymodal.memory import Compaction, Memory, Part, Span
@@ -127,7 +128,7 @@ class Mind:
         compaction = memory.append(percept)
         if memory.entries is in_use:
             if len(in_use) > count:  # else it repeats what is there
-                state.trunk.extend(self._entry(in_use[-1]))
+                state.trunk.extend(self._list(in_use, state.trunk.length))
         else:  # another list came into effect: what is left of it, this window included, is prefilled now
             state.spare, state.trunk, state.beside = state.trunk, state.beside, None
             state.trunk.extend(self._list(memory.entries, state.trunk.length))
@@ -169,9 +170,11 @@ class Mind:
         self.check(question)
         seen, length = self._seen(state.memory, at_s)
         before = self._turns(turns)
-        ids = [*before, *self.layout.question(question, behind_turns=bool(before))]
-        embeds = [*self._recalled(recalled), self._embeds(ids)]
-        forks = Forks(state.trunk, [torch.cat(embeds)], length=length, room=self.spec.prompt.max_answer_tokens)
+        ids = [*(self.layout.tail if before else ()), *before,
+               *self.layout.question(question, behind_turns=bool(before))]
+        places = Places(state.trunk.free(length))
+        asked = Rows.cat([*self._recalled(recalled, places), self._laid([ids], places)])
+        forks = Forks(state.trunk, [asked], length=length, room=self.spec.prompt.max_answer_tokens)
         reader = self.layout.reader()
         logprob, count, ttft_s = 0.0, 0, 0.0
         for _ in range(self.spec.prompt.max_answer_tokens):
@@ -286,16 +289,17 @@ class Mind:
             rows.append(row)
         return [token for row in reversed(rows) for token in row]
 
-    def _recalled(self, percepts: Sequence[Percept]) -> list[Tensor]:
-        """Embeddings (L, W) of the most wanted windows that fit their budget, in order of time."""
-        chosen: dict[int, Tensor] = {}
+    def _recalled(self, percepts: Sequence[Percept], places: Places) -> list[Rows]:
+        """The most wanted windows that fit their budget, in order of time."""
+        chosen: dict[int, Span] = {}
         room = self.spec.memory.recalled_tokens
         for percept in percepts:
-            embeds = self._entry(Span.of(percept))
-            if percept.index not in chosen and len(embeds) <= room:
-                chosen[percept.index] = embeds
-                room -= len(embeds)
-        return [chosen[index] for index in sorted(chosen)]
+            entry = Span.of(percept)
+            size = self.layout.text_tokens(entry) + entry.soft_tokens
+            if percept.index not in chosen and size <= room:
+                chosen[percept.index] = entry
+                room -= size
+        return [self._entry(chosen[index], places) for index in sorted(chosen)]
 
     def _confidence(self, logprob: float, count: int, seen: Sequence[Span]) -> float:
         """Calibrated probability that the answer is right, times how familiar the least familiar sense looks.
@@ -311,25 +315,35 @@ class Mind:
 
     # --- embeddings --------------------------------------------------------------------------------------------------
 
-    def _list(self, entries: Sequence[Span], start: int = 0) -> Tensor:
-        """Embeddings (L, W) of a list from token `start` on."""
-        found, at = [], len(self.layout.head)
+    def _list(self, entries: Sequence[Span], start: int = 0) -> Rows:
+        """What goes into the model for a list, from token `start` on."""
+        places, at = Places(), len(self.layout.head)
+        found = [self._laid([self.layout.head], places)]
         for entry in entries:
             at += self.layout.text_tokens(entry) + entry.soft_tokens
             if at > start:
-                found.append(self._entry(entry))
-        embeds = torch.cat([self._embeds(self.layout.head), *found])
-        return embeds[len(embeds) - (at - start) :]
+                found.append(self._entry(entry, places))
+            elif self.capability.rows > 1:  # where it ends depends on all before
+                lay(self.layout.entry(entry), places)
+        rows = Rows.cat(found)
+        return rows[len(rows) - (at - start) :]
 
-    def _entry(self, entry: Span) -> Tensor:
-        stamp = self.layout.stamp(self._embed.weight, entry.t0_s)
-        rows = [self._soft(piece, stamp) if isinstance(piece, Part) else self._embeds(piece)
-                for piece in self.layout.entry(entry)]
-        return torch.cat(rows) if rows else self._embeds(())
+    def _entry(self, entry: Span, places: Places) -> Rows:
+        return self._laid(self.layout.entry(entry), places, self.layout.stamp(self._embed.weight, entry.t0_s))
 
-    def _soft(self, part: Part, stamp: Tensor | None) -> Tensor:
-        embeds = torch.from_numpy(part.embeds).to(self.device, self._embed.weight.dtype)
-        return embeds if stamp is None else embeds + stamp
+    def _laid(self, pieces: Sequence[Piece], places: Places, stamp: Tensor | None = None) -> Rows:
+        """Ids of text and soft tokens, one behind the other. `stamp`: what is added to the soft ones."""
+        found = [self._soft(p, stamp) if isinstance(p, Part) else Rows(self._embeds(p)) for p in pieces]
+        rows = Rows.cat(found) if found else Rows(self._embeds(()))
+        if self.capability.rows == 1:
+            return rows
+        return replace(rows, positions=torch.from_numpy(lay(pieces, places)).to(self.device))
+
+    def _soft(self, part: Part, stamp: Tensor | None) -> Rows:
+        like = self._embed.weight
+        embeds = torch.from_numpy(part.embeds).to(like.device, like.dtype)
+        extras = None if part.extras is None else torch.from_numpy(part.extras).to(like.device, like.dtype)
+        return Rows(embeds if stamp is None else embeds + stamp, None, extras)
 
     def _embeds(self, ids: Sequence[int]) -> Tensor:
         return self._embed(torch.tensor(ids, dtype=torch.long, device=self.device))
