@@ -7,10 +7,13 @@ from torch import nn
 from anymodal.errors import ConfigError
 from anymodal.language.adapter_prompts import AdapterPromptLM, attention_of
 from anymodal.language.attach import Medium, Seen, decoder_layers
+from anymodal.language.encoder_decoder import EncoderDecoderLM
 from anymodal.language.forks import Forks, Trunk
 from anymodal.language.gated_cross import GatedCrossLM
+from anymodal.language.plain import PlainLM
 from anymodal.language.pretrained import PretrainedLM
 from anymodal.language.rows import Rows
+from anymodal.language.tree import Tree
 
 WIDTH, VOCAB = 32, 99
 SMALL = {"vocab_size": VOCAB, "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -272,3 +275,82 @@ def test_media_are_swapped_without_touching_the_text():
     assert [m.nbytes > 0 for m in trunk._media] == [False, False, False, True, True]
     looked_up = Forks(trunk, [Rows(text[:2], media=((0, Medium(media[0])),))])  # a window that is brought back is seen, too
     assert float((looked_up.logits - Forks(trunk, [text[:2]]).logits).abs().max()) > 1e-3
+
+
+# --- models whose past cannot be shared ------------------------------------------------------------------------------
+
+def greedy(forks, count: int) -> list[int]:
+    """Ids of the first fork."""
+    found = []
+    for _ in range(count):
+        found.append(int(forks.logits[0].argmax()))
+        forks.step(forks.logits.argmax(-1))
+    return found
+
+
+@torch.inference_mode()
+def test_alibi_is_refused_in_a_shared_prefix_and_read_anew_for_each_question():
+    lm = PlainLM(PlainLM.Config(text=FAMILIES["mpt"], attention="eager"))
+    model = lm.model.eval()
+    with pytest.raises(ConfigError, match="ALiBi"):
+        Trunk(model)
+    embed = model.get_input_embeddings()
+    head, asked = torch.randint(3, VOCAB, (7,)), torch.randint(3, VOCAB, (4,))
+    wanted = model.generate(torch.cat([head, asked])[None], max_new_tokens=5, min_new_tokens=5, do_sample=False)[0, 11:]
+    trunk = lm.trunk(64)
+    trunk.extend(embed(head[:5]))
+    trunk.extend(embed(head[5:]))
+    assert greedy(trunk.fork([embed(asked), embed(head)]), 5) == wanted.tolist()
+    early = trunk.fork([embed(asked)], length=5).logits[0]
+    same(early, model(torch.cat([head[:5], asked])[None]).logits[0, -1])
+    rows = [asked.tolist(), asked[:2].tolist() + [5, 6, 7]]
+    packed = trunk.packed(Tree.of(rows))
+    same(packed.logits, trunk.fork([embed(torch.tensor(r)) for r in rows]).logits)
+    packed.keep([1])
+    assert packed.logits.shape == (1, VOCAB) and trunk.length == 7
+    lm.capability.check(128, "a list")
+    with pytest.raises(ConfigError, match="take 129 tokens"):
+        lm.capability.check(129, "a list")
+
+
+@torch.inference_mode()
+def test_media_reach_alibi_too():
+    lm = opened(GatedCrossLM(GatedCrossLM.Config(base={**base("mpt"), "use": "anymodal.language.plain:PlainLM"}, heads=2,
+                                                 head_width=8, windows=2)))
+    text, media = torch.randn(6, WIDTH), torch.randn(3, 4, WIDTH)
+    trunk = lm.trunk(64)
+    trunk.extend(Rows(text[:3], media=((1, Medium(media[0])), (2, Medium(media[1])))))
+    trunk.extend(Rows(text[3:5], media=((0, Medium(media[2])),)))
+    wanted = lm(text[None], media[None], torch.tensor([[0, 1, 2, 3, 3, 3]]), use_cache=False).logits[0, -1]
+    forks = trunk.fork([text[5:]])
+    same(forks.logits[0], wanted)
+    token = forks.logits.argmax(-1)
+    longer = torch.cat([text, lm.model.get_input_embeddings()(token)])
+    wanted = lm(longer[None], media[None], torch.tensor([[0, 1, 2, 3, 3, 3, 3]]), use_cache=False).logits[0, -1]
+    same(forks.step(token)[0], wanted)
+
+
+T5 = {"model_type": "t5", "vocab_size": VOCAB, "d_model": WIDTH, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4,
+      "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1, "feed_forward_proj": "gated-gelu",
+      "tie_word_embeddings": False}
+
+
+@torch.inference_mode()
+def test_t5_decodes_what_its_encoder_has_read():
+    lm = EncoderDecoderLM(EncoderDecoderLM.Config(text=T5))
+    with torch.no_grad():
+        for tensor in lm.model.parameters():
+            tensor.copy_(torch.randn_like(tensor) * 0.3)
+    model = lm.model.eval()
+    assert lm.width == WIDTH == EncoderDecoderLM.width_of({"text": T5})
+    soft, asked = torch.randn(6, WIDTH), model.get_input_embeddings()(torch.randint(3, VOCAB, (4,)))
+    wanted = model.generate(inputs_embeds=torch.cat([soft, asked])[None], max_new_tokens=6, min_new_tokens=6,
+                            do_sample=False, suppress_tokens=None)[0, 1:]
+    trunk = lm.trunk(64)
+    trunk.extend(soft[:4])
+    trunk.extend(soft[4:])
+    assert greedy(trunk.fork([asked, asked[:2]]), 6) == wanted.tolist()
+    first = model(inputs_embeds=torch.cat([soft, asked])[None], decoder_input_ids=torch.tensor([[0]])).logits[0, -1]
+    same(trunk.fork([asked]).logits[0], first)
+    with pytest.raises(ConfigError, match="'t6' is known.*did you mean 't5'"):
+        EncoderDecoderLM(EncoderDecoderLM.Config(text={**T5, "model_type": "t6"}))

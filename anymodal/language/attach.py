@@ -13,13 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from anymodal.config import PartSpec, build_part, resolve
 from anymodal.errors import ConfigError
+from anymodal.language.capability import Capability
+
+if TYPE_CHECKING:
+    from anymodal.language.forks import Trunk
+    from anymodal.language.plain import PlainTrunk
 
 
 class Medium:
@@ -137,8 +142,8 @@ class AttachedLM(nn.Module):
     def __init__(self, base: Mapping[str, Any], windows: int, freeze: bool) -> None:
         super().__init__()
         part = build_part(PartSpec(**base))
-        self.model, self.windows = part.model, windows
-        self.width = part.width
+        self.model, self.width, self.windows = part.model, part.width, windows
+        self._trunk, self._capability = getattr(part, "trunk", None), getattr(part, "capability", None)
         if freeze:
             self.model.requires_grad_(False)
 
@@ -150,6 +155,20 @@ class AttachedLM(nn.Module):
 
     def tie_weights(self) -> None:
         self.model.tie_weights()
+
+    @property
+    def capability(self) -> Capability:
+        return self._capability or Capability.of(self.model)
+
+    def trunk(self, capacity: int) -> Trunk | PlainTrunk:
+        """Room for what a session has read: shared by its questions where the base's past can be."""
+        from anymodal.language.forks import Trunk
+
+        if self._trunk is None:
+            return Trunk(self.model, capacity, windows=self.windows)
+        plain = self._trunk(capacity)
+        plain.windows = self.windows
+        return plain
 
     def forward(self, inputs_embeds: Tensor, media: Tensor | None = None, upto: Tensor | None = None, **more: Any) -> Any:
         """As the base's forward, for training: media (B, E, M, D), upto (B, L): see `Seen`."""
