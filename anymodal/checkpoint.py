@@ -292,8 +292,8 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
                 raise
             found = torch.load(path, map_location="cpu", weights_only=True)  # as torch saved before 1.6
     except pickle.UnpicklingError as error:
-        unsafe = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:class|operand|global)[: ]+([\w.]+)", str(error))
-        named = f" ({next(filter(None, unsafe.groups()))})" if unsafe else ""
+        unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
+        named = f" ({unsafe[1]})" if unsafe else ""
         raise WeightsError(f"{path} holds more than tensors{named}: loading it would run code", fix="use the checkpoint's "
                            "safetensors, or convert it where you trust it") from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:

@@ -89,11 +89,27 @@ class ModalitySpec(_Strict):
         return self
 
 
+class CropsSpec(_Strict):
+    """Around the {tokens} of each crop of a picture, by {row} and {column} from 1; behind a row; around the whole."""
+
+    each: str
+    row_end: str = ""
+    whole: str
+
+    @model_validator(mode="after")
+    def _filled_in(self) -> CropsSpec:
+        for key in ("each", "whole"):
+            if getattr(self, key).count("{tokens}") != 1:
+                raise ValueError(f"{key} must have {{tokens}} once, found {getattr(self, key)!r}")
+        return self
+
+
 class TemplateSpec(_Strict):
     """The text around a published model's soft tokens: `anymodal.language.layout`.
 
     head comes first; time, with {clock}, {seconds} or {middle} (of its frames), before each window, but not before a
-    picture; tail closes the windows, before turns and the question; window has for each modality the text around
+    picture; tail closes the windows, before turns and the question, and begins with so many of the language part's
+    learned `words`; crops are the texts of a picture that comes in some; window has for each modality the text around
     its {tokens}. question ends where the answer begins. turn is an earlier question with its {answer}, and again what
     takes the place of `question` behind turns. rule is how a standing rule's {question} is asked.
     placeholders: the token that stands for a modality's soft tokens in the published prompt. Text is then cut into
@@ -104,7 +120,9 @@ class TemplateSpec(_Strict):
     head: str = ""
     time: str = ""
     window: dict[str, str] = Field(default_factory=dict)
+    crops: CropsSpec | None = None
     tail: str = ""
+    tail_words: int = Field(0, ge=0)
     question: str
     turn: str = ""
     again: str = ""
@@ -112,6 +130,7 @@ class TemplateSpec(_Strict):
     placeholders: dict[str, str] = Field(default_factory=dict)
     stops: tuple[str, ...] = ()
     special_tokens: bool = True  # the tokenizer's own, such as <s>, before the head
+    begins: Literal["head", "question"] = "head"  # where these come: BLIP-2's line has them behind the pictures
 
     @model_validator(mode="after")
     def _filled_in(self) -> TemplateSpec:
@@ -168,6 +187,28 @@ class MemorySpec(_Strict):
         if self.keep_recent >= min(self.compact_to, self.compact_at - self.compact_to):
             raise ValueError(f"keep_recent {self.keep_recent} leaves nothing to merge: it must be less than compact_to "
                              "and than compact_at - compact_to")
+        return self
+
+
+class AskedSpec(_Strict):
+    """For adapters that read the question: features of the last `keep` windows of a stream are kept, and a question sees
+    `show` of these, the newest or (`spread`) evenly over them: `anymodal.asked`.
+
+    tokenizer: the adapters' own, a folder within the checkpoint. text: the question as they read it.
+    """
+
+    tokenizer: str
+    text: str = "{question}"
+    keep: int = Field(16, ge=1)
+    show: int = Field(8, ge=1)
+    spread: bool = False
+
+    @model_validator(mode="after")
+    def _asks(self) -> AskedSpec:
+        if self.show > self.keep:
+            raise ValueError(f"show {self.show} windows of keep {self.keep}")
+        if self.text.count("{question}") != 1:
+            raise ValueError(f"text must have {{question}} once, found {self.text!r}")
         return self
 
 
@@ -246,6 +287,7 @@ class BundleSpec(_Strict):
     window_s: float = Field(1.0, gt=0)
     gate: GateSpec = Field(default_factory=GateSpec)
     memory: MemorySpec = Field(default_factory=MemorySpec)
+    asked: AskedSpec | None = None
     modalities: dict[str, ModalitySpec]
     language: PartSpec
     joint_text: PartSpec | None = None
@@ -359,7 +401,7 @@ def _check_window_fits(spec: BundleSpec, where: str) -> None:
 def _model_at(loc: tuple) -> type[BaseModel]:
     model: type[BaseModel] = BundleSpec
     steps = {"modalities": ModalitySpec, "level": LevelSpec, "prompt": PromptSpec, "memory": MemorySpec, "gate": GateSpec,
-             "search": SearchSpec, "speech": SpeechSpec, "asr": PartSpec, "template": TemplateSpec,
+             "search": SearchSpec, "speech": SpeechSpec, "asr": PartSpec, "asked": AskedSpec, "template": TemplateSpec, "crops": CropsSpec,
              "checkpoint": CheckpointSpec, "encoder": PartSpec, "adapter": PartSpec, "language": PartSpec,
              "joint_text": PartSpec}
     for part in loc:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,14 @@ def make_tokenizer(folder: Path, special: Sequence[str], *, style: str = "llama"
         alphabet = []
     trainer = trainers.BpeTrainer(vocab_size=WORDS, show_progress=False, special_tokens=[*base, *alphabet],
                                   initial_alphabet=[] if style == "llama" else pre_tokenizers.ByteLevel.alphabet())
+    if style == "llama":  # words are learned apart, as from a large corpus
+        model.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
     model.train_from_iterator(CORPUS, trainer)
     if style == "llama":
+        whole = json.loads(model.to_str())
+        whole["added_tokens"] = [t for t in whole["added_tokens"] if t["content"] in base]  # bytes are ordinary tokens
+        whole["pre_tokenizer"] = None
+        model = Tokenizer.from_str(json.dumps(whole))
         model.post_processor = processors.TemplateProcessing(
             single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", model.token_to_id("<s>"))])
     named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"} if style == "llama" else \
@@ -103,6 +110,16 @@ def spread_weights(model: Any, seed: int = 0, scale: float = 4.0) -> Any:
     return model.eval()
 
 
+@contextmanager
+def drawn(seed: int) -> Iterator[None]:
+    """Within it, fresh weights are the same each time."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def make_llava(folder: str | Path, *, seed: int = 0, shards: int = 1, pickled: bool = False, **text: Any) -> Path:
     """LLaVA-1.5 in the layout of llava-hf/llava-1.5-7b-hf: 28 px pictures of four features. text: keys of text_config."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
@@ -114,9 +131,10 @@ def make_llava(folder: str | Path, *, seed: int = 0, shards: int = 1, pickled: b
     language = LlamaConfig(**{"vocab_size": len(tokenizer) + 2, "hidden_size": 48, "intermediate_size": 96,
                               "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
                               "max_position_embeddings": 4096, **text})
-    model = LlavaForConditionalGeneration(LlavaConfig(
-        vision_config=vision, text_config=language, image_seq_length=4,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>")))
+    with drawn(seed):
+        model = LlavaForConditionalGeneration(LlavaConfig(
+            vision_config=vision, text_config=language, image_seq_length=4,
+            image_token_index=tokenizer.convert_tokens_to_ids("<image>")))
     picture = {"do_resize": True, "size": {"shortest_edge": 28}, "do_center_crop": True,
                "crop_size": {"height": 28, "width": 28}, "do_rescale": True, "rescale_factor": 1 / 255,
                "do_normalize": True, "do_convert_rgb": True, "resample": 3,

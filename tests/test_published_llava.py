@@ -1,5 +1,6 @@
 """LLaVA-1.5 as a bundle says to the last token what transformers' own model says, on files and in a stream."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, LlavaForCondition
 from anymodal.agent import Agent
 from anymodal.bundle import load_bundle
 from anymodal.session.log import Turn
+from anymodal.testing import make_video
 from anymodal.testing_checkpoints import make_llava, reference_answer, worst_difference
 from anymodal.types import Answer
 
@@ -48,14 +50,24 @@ def processor(folder):
                           patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1)
 
 
+def noise(count, seed, px=10):
+    """Frames of coloured blocks, not of the model's size."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (6, 8, 3), np.uint8).repeat(px, 0).repeat(px, 1) for _ in range(count)]
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """A folder of three different pictures, none of them of the model's size."""
-    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(5)
-    for i in range(3):
-        blocks = rng.integers(0, 256, (6, 8, 3), np.uint8).repeat(10, 0).repeat(10, 1)
-        Image.fromarray(blocks).save(folder / f"{i}.png")
+    """Three pictures, and a clip that shows each for a second, to the last bit."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for i, frame in enumerate(noise(3, 5)):
+        Image.fromarray(frame).save(folder / f"{i}.png")
+    lossless(folder / "clip.mkv", noise(3, 5))
     return folder
+
+
+def lossless(path, frames):
+    return make_video(path, frames, rate_hz=1, codec="ffv1", pixel_format="bgr0")
 
 
 def asked(processor, pictures, question=QUESTION, prompt=PROMPT):
@@ -72,7 +84,7 @@ def said(processor, ids):
 @pytest.mark.parametrize("count", [1, 3])
 def test_text_and_logits_are_those_of_transformers(agent, reference, processor, pictures, count):
     files = sorted(pictures.glob("*.png"))[:count]
-    media = files[0] if count == 1 else pictures
+    media = files[0] if count == 1 else pictures / "clip.mkv"
     assert worst_difference(agent, media, QUESTION, reference, asked(processor, files)) < 1e-4
     answer = agent.ask(media, QUESTION)
     ids, _ = reference_answer(reference, asked(processor, files), most=MOST)
@@ -91,7 +103,7 @@ def test_a_stream_says_what_the_monolithic_prompt_says(exact, reference, process
     """The staged prompt is the published one: head, pictures as they come, then the question."""
     files = sorted(pictures.glob("*.png"))
     with exact.open() as session:
-        session.feed(pictures)
+        session.feed(pictures / "clip.mkv")
         session.wait()
         at_two, at_end = session.ask(QUESTION, at_s=2.0), session.ask(QUESTION)
     for answer, count in ((at_two, 2), (at_end, 3)):
@@ -103,7 +115,7 @@ def test_a_streams_log_rounds_tokens_to_bfloat16_and_nothing_else(agent, exact, 
     """Where staging differs: what the mind reads of a session is what the log keeps."""
     with agent.open() as rounded, exact.open() as kept:
         for session in (rounded, kept):
-            session.feed(pictures)
+            session.feed(pictures / "clip.mkv")
             session.wait()
         pairs = [(a, b) for p, q in zip(rounded.log.windows(0), kept.log.windows(0), strict=True)
                  for a, b in zip(p.tokens, q.tokens, strict=True)]
@@ -116,13 +128,11 @@ def test_a_streams_log_rounds_tokens_to_bfloat16_and_nothing_else(agent, exact, 
 
 def test_a_stream_longer_than_the_memory_goes_on(agent, tmp_path):
     """Where staging differs: windows past the budget are merged, patch by patch."""
-    rng = np.random.default_rng(1)
-    for i in range(40):
-        Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(tmp_path / f"{i:02d}.png")
+    clip = lossless(tmp_path / "long.mkv", noise(40, 1))
     small = agent.spec.memory.model_copy(update={"budget_tokens": 80})
     tight = Agent(replace(agent.bundle, spec=agent.spec.model_copy(update={"memory": small})))
     with tight.open() as session:
-        session.feed(tmp_path)
+        session.feed(clip)
         session.wait()
         answer = session.ask(QUESTION)
     assert answer.windows_seen == 40 and answer.text
@@ -131,10 +141,10 @@ def test_a_stream_longer_than_the_memory_goes_on(agent, tmp_path):
 def test_earlier_turns_come_as_the_conversation_template_has_them(agent, processor, pictures):
     files = sorted(pictures.glob("*.png"))[:1]
     layout = agent.bundle.layout
-    turn = Turn("Who is there?", "a person", (), 1.0)
-    ids = [*layout.head, *[layout._markers["video"]] * 4, *layout.turn(turn),
-           *layout.question(QUESTION, behind_turns=True)]
-    prompt = "USER: {images}\nWho is there? ASSISTANT: a person</s>USER: {question} ASSISTANT:"
+    turns = [Turn(0, 1.0, "Who is there?", "a person"), Turn(0, 1.0, "Where?", "on the left")]
+    ids = [*layout.head, *[layout._markers["video"]] * 4, *layout.question(QUESTION, turns)]
+    prompt = ("USER: {images}\nWho is there? ASSISTANT: a person</s>USER: Where? ASSISTANT: on the left</s>"
+              "USER: {question} ASSISTANT:")
     assert ids == asked(processor, files, prompt=prompt)["input_ids"][0].tolist()
 
 
@@ -169,6 +179,7 @@ def test_what_a_user_types_never_becomes_a_placeholder(agent, pictures):
 
 def test_ask_takes_a_folder_of_a_checkpoint(cli, folder, pictures, agent):
     picture = sorted(pictures.glob("*.png"))[0]
-    ran = cli("ask", picture, QUESTION, "--model", folder)
-    assert ran.code == 0, ran
-    assert ran.out.startswith(agent.ask(picture, QUESTION).text[:20]) and "no evidence" in ran.out
+    ran = cli("ask", picture, QUESTION, "--model", folder, "--json")
+    row = json.loads(ran.out)
+    assert (ran.code, row["model"], row["evidence"]) == (0, str(folder), [])
+    assert len(row["answer"]) > 20 and row["answer"].startswith(agent.ask(picture, QUESTION).text[:20])

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from anymodal.memory import Span
     from anymodal.session.log import Turn
 
+Shown = tuple[str, tuple[tuple[int, int, int], ...]]  # a modality, and of a picture its crops
 Piece = "Sequence[int] | Part"  # ids of text, or a stream's soft tokens
 
 
@@ -70,9 +71,11 @@ class Layout:
         """What is added to the soft tokens of an entry that begins then, (W,); None: nothing."""
         return window_stamp(like, t0_s)
 
-    def question(self, question: str, *, behind_turns: bool = False) -> list[int]:
-        """Up to where the answer begins. A question that was not checked is cut to what is read of it."""
-        return question_ids(self.tokenizer, question, self.spec.prompt.max_question_tokens)
+    def question(self, question: str, turns: Sequence[Turn] = ()) -> list[int]:
+        """Up to where the answer begins, with earlier turns before it. A question that was not checked is cut to what is
+        read of it."""
+        told = [i for turn in turns for i in self.turn(turn)]
+        return [*told, *question_ids(self.tokenizer, question, self.spec.prompt.max_question_tokens)]
 
     def condition(self, question: str) -> list[int]:
         """A standing rule's question, to be answered yes or no."""
@@ -107,7 +110,6 @@ class TemplateLayout(Layout):
         self._middle_s = (spec.window_s - 1 / rates[0]) / 2 if rates else spec.window_s / 2
         self._markers = {m: self._marker(m, text) for m, text in self.template.placeholders.items()}
         self.head = tuple(self._head())
-        self.tail = self._behind(self.template.tail)
         ids, texts = tokenizer.stops(self.template.stops)
         self.stops, self._stop_texts = frozenset(ids), texts
         self.yes, self.no = self._answers("Yes", "yes"), self._answers("No", "no")
@@ -118,32 +120,49 @@ class TemplateLayout(Layout):
     # --- pieces ------------------------------------------------------------------------------------------------------
 
     def entry(self, entry: Span) -> list[Piece]:
-        texts = self._entry_texts(entry.t0_s, tuple(p.modality for p in entry.parts))
+        texts = self._entry_texts(entry.t0_s, self._shown(entry))
         pieces: list[Piece] = [texts[0]]
-        for part, text in zip(entry.parts, texts[1:], strict=True):
+        for part, text in zip((own for p in entry.parts for own in self._cut(p)), texts[1:], strict=True):
             pieces += [part, text]
         return [p for p in pieces if not isinstance(p, tuple) or p]
 
     def text_tokens(self, entry: Span) -> int:
-        return sum(map(len, self._entry_texts(entry.t0_s, tuple(p.modality for p in entry.parts))))
+        return sum(map(len, self._entry_texts(entry.t0_s, self._shown(entry))))
+
+    def _shown(self, entry: Span) -> tuple[Shown, ...]:
+        return tuple((p.modality, self._crops(p)) for p in entry.parts)
+
+    def _crops(self, part: Part) -> tuple[tuple[int, int, int], ...]:
+        """(tokens, row, column) of each crop of a picture, and row 0 of the whole; none where it has no crops."""
+        if self.template.crops is None or part.positions is None or not part.positions[:, 1].any():
+            return ()
+        runs = groupby(map(tuple, part.positions[:, 1:].tolist()))
+        return tuple((len(list(run)), *place) for place, run in runs)
+
+    def _cut(self, part: Part) -> list[Part]:
+        """A picture's crops each for itself."""
+        ends = list(accumulate(count for count, _, _ in self._crops(part)))
+        return [replace(part, embeds=part.embeds[a:b], positions=None) for a, b in zip([0, *ends], ends)] or [part]
 
     def stamp(self, like: Tensor, t0_s: float) -> None:
         return None
 
-    def question(self, question: str, *, behind_turns: bool = False) -> list[int]:
-        first = self.template.tail + self.template.question
-        template = (self.template.again or self.template.question) if behind_turns else first
-        return list(self._behind(template.replace("{question}", self.tokenizer.plain(question))))
+    def question(self, question: str, turns: Sequence[Turn] = ()) -> list[int]:
+        told = "".join(map(self._told, turns))
+        asked = told and self.template.again or self.template.question
+        text = self.template.tail + told + asked.replace("{question}", self.tokenizer.plain(question))
+        return [*range(-1, -1 - self.template.tail_words, -1), *self._asked(text)]
 
     def condition(self, question: str) -> list[int]:
         return self.question(self.template.rule.replace("{question}", question))
 
     def turn(self, turn: Turn) -> list[int]:
-        if not self.template.turn:
-            return []
+        text = self._told(turn)
+        return list(self._behind(text)) if text else []
+
+    def _told(self, turn: Turn) -> str:
         plain = self.tokenizer.plain
-        return list(self._behind(self.template.turn.replace("{question}", plain(turn.question))
-                                 .replace("{answer}", plain(turn.text))))
+        return self.template.turn.replace("{question}", plain(turn.question)).replace("{answer}", plain(turn.text))
 
     def reader(self) -> Reader:
         return PlainReader(self.tokenizer.decode, self._stop_texts)
@@ -159,12 +178,24 @@ class TemplateLayout(Layout):
         return found
 
     def _head(self) -> list[int]:
-        ids = self.tokenizer.encode_template(self.template.head, begins=self.template.special_tokens)
+        begins = self._begins == "head"
+        ids = self.tokenizer.encode_template(self.template.head, begins=begins)
         marker = next(iter(self.template.placeholders.values()), None)
         if marker is None:
             return ids
-        whole = self.tokenizer.encode_template(self.template.head + marker, begins=self.template.special_tokens)
+        whole = self.tokenizer.encode_template(self.template.head + marker, begins=begins)
         return whole[: whole.index(next(iter(self._markers.values())))]
+
+    @property
+    def _begins(self) -> str:
+        """Where the tokenizer's own beginning comes: "head", "question", or nowhere."""
+        return self.template.begins if self.template.special_tokens else ""
+
+    def _asked(self, text: str) -> list[int]:
+        """Ids of a question; one that the tokenizer begins is cut as a text of its own, put behind the pictures."""
+        if self._begins == "question":
+            return self.tokenizer.encode_template(text, begins=True)
+        return list(self._behind(text))
 
     @lru_cache(maxsize=4096)  # noqa: B019  (a layout lives as long as its mind)
     def _behind(self, text: str) -> tuple[int, ...]:
@@ -176,18 +207,28 @@ class TemplateLayout(Layout):
         return tuple(ids[ids.index(next(iter(self._markers.values()))) + 1 :])
 
     @lru_cache(maxsize=4096)  # noqa: B019  (a layout lives as long as its mind)
-    def _entry_texts(self, t0_s: float, modalities: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    def _entry_texts(self, t0_s: float, shown: tuple[Shown, ...]) -> tuple[tuple[int, ...], ...]:
         """Ids before the first soft tokens, between each two, and behind the last."""
-        if not modalities:
+        if not shown:
             return ((),)
-        return tuple(self._behind(text) for text in self._window_text(t0_s, modalities, "\0").split("\0"))
+        return tuple(self._behind(text) for text in self._window_text(t0_s, shown, lambda _: "\0").split("\0"))
 
-    def _window_text(self, t0_s: float, modalities: Sequence[str], mark: str | Callable[[str], str]) -> str:
+    def _window_text(self, t0_s: float, shown: Sequence[Shown], mark: Callable[[str], str]) -> str:
         time = ""
-        if self.template.time and set(modalities) != {IMAGE}:
-            time = self.template.time.format(clock=clock(t0_s), seconds=t0_s, middle=t0_s + self._middle_s)
-        tokens = mark if callable(mark) else lambda _: mark
-        return time + "".join(self.template.window.get(m, "{tokens}").replace("{tokens}", tokens(m)) for m in modalities)
+        if self.template.time and {m for m, _ in shown} != {IMAGE}:
+            time = self.template.time.format(clock=clock(t0_s), seconds=t0_s, middle=t0_s + self._middle_s,
+                                             minute=int(t0_s // 60), second=int(t0_s % 60))
+        return time + "".join(self._around(m, crops).replace("{tokens}", mark(m)) for m, crops in shown)
+
+    def _around(self, modality: str, crops: Sequence[tuple[int, int, int]]) -> str:
+        """The text around a modality's {tokens}, or around those of each of a picture's crops."""
+        if not crops:
+            return self.template.window.get(modality, "{tokens}")
+        texts, spec = [], self.template.crops
+        for (_, row, column), (_, after, _) in zip(crops, [*crops[1:], (0, -1, 0)]):
+            text = spec.each.replace("{row}", str(row)).replace("{column}", str(column)) if row else spec.whole
+            texts.append(text + (spec.row_end if row and after != row else ""))
+        return "".join(texts)
 
     def _answers(self, *words: str) -> tuple[int, ...]:
         """Tokens that an answer of one of these words may begin with."""
@@ -200,18 +241,21 @@ class TemplateLayout(Layout):
         order = [m for m in self.spec.prompt.order if m in self._markers]
         if not order:
             return
-        texts = [self._window_text(t0_s, order, lambda m: self.template.placeholders[m])
+        shown = tuple((m, ()) for m in order)
+        texts = [self._window_text(t0_s, shown, lambda m: self.template.placeholders[m])
                  for t0_s in (0.0, self.spec.window_s)]
         asked = (self.template.tail + self.template.question).replace("{question}", "What is this?")
-        whole = self.tokenizer.encode_template(self.template.head + "".join(texts) + asked,
-                                               begins=self.template.special_tokens)
+        apart = self._begins == "question"
+        whole = self.tokenizer.encode_template(self.template.head + "".join(texts) + ("" if apart else asked),
+                                               begins=self._begins == "head")
+        whole += self._asked(asked) if apart else []
         pieces = list(self.head)
         for t0_s in (0.0, self.spec.window_s):
-            ids = self._entry_texts(t0_s, tuple(order))
+            ids = self._entry_texts(t0_s, shown)
             pieces += ids[0]
             for modality, text in zip(order, ids[1:], strict=True):
                 pieces += [self._markers[modality], *text]
-        pieces += self._behind(asked)
+        pieces += self._asked(asked)
         if pieces != whole:
             at = next((i for i, (a, b) in enumerate(zip(pieces, whole)) if a != b), min(len(pieces), len(whole)))
             raise ConfigError(f"prompt.template: its pieces have other tokens than the whole prompt, from token {at} on",

@@ -16,14 +16,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from anymodal.config import BundleSpec
-from anymodal.errors import QuestionError
+from anymodal.errors import ConfigError, QuestionError
+from anymodal.language.attach import AttachedLM, Medium
 from anymodal.language.capability import Capability
 from anymodal.language.forks import Forks, Trunk
 from anymodal.language.layout import Layout, Piece, Reader
+from anymodal.language.plain import PlainTrunk
 from anymodal.language.rows import Places, Rows, lay
 from anymodal.language.tokenizer import TextTokenizer, clock
 from anymodal.language.tree import Tree
@@ -79,13 +82,18 @@ class Mind:
         self.spec, self.lm, self.layout, self.calibration = spec, lm, layout, calibration
         self.model = lm.model
         self._embed = self.model.get_input_embeddings()
-        self.capability = Capability.of(self.model)
+        self.capability = getattr(lm, "capability", None) or Capability.of(self.model)
+        self._attached = isinstance(lm, AttachedLM)  # then soft tokens do not stand among the text
         self._trees: dict[tuple[str, ...], Tree] = {}
         memory, prompt = spec.memory, spec.prompt
         self.capability.check(
             memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens
             + len(layout.question("")) + prompt.max_answer_tokens,
             "the memory, earlier turns, recalled windows, a question and its answer")
+        if self._attached and not layout.text_tokens(Span(0, 0, 0.0, 1.0, tuple(
+                Part(m, m, np.zeros((1, 1), np.float32), 1, 1.0) for m in spec.prompt.order))):
+            raise ConfigError("a window has no text, and its media stand beside the text: nothing tells where it is",
+                              fix="give the windows a time, or text around their tokens, in prompt.template")
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -104,7 +112,8 @@ class Mind:
         compaction: the newest in effect at the time wanted; windows: those after its `after_window` (all, without one)
         up to that time. Raises ValueError when they end before the compaction is in effect.
         """
-        memory = Memory(self.spec.memory, self.layout.text_tokens, self.spec.prompt.order, len(self.layout.head))
+        memory = Memory(self.spec.memory, self.layout.text_tokens, self.spec.prompt.order, len(self.layout.head),
+                        self._attached)
         if compaction is not None:
             memory.restore(compaction)
         made = [c for percept in windows if (c := memory.append(percept)) is not None]
@@ -147,8 +156,13 @@ class Mind:
         if due > (done := state.beside.length):
             state.beside.extend(self._list(memory.upcoming, done)[: due - done])
 
-    def _trunk(self) -> Trunk:
-        return Trunk(self.model, self.spec.memory.budget_tokens)
+    def _trunk(self) -> Trunk | PlainTrunk:
+        room, make = self.spec.memory.budget_tokens, getattr(self.lm, "trunk", None)
+        return Trunk(self.model, room) if make is None else make(room)
+
+    def _size(self, entry: Span) -> int:
+        """Tokens that an entry has in the trunk."""
+        return self.layout.text_tokens(entry) + (0 if self._attached else entry.soft_tokens)
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
@@ -169,12 +183,10 @@ class Mind:
         began = time.perf_counter()
         self.check(question)
         seen, length = self._seen(state.memory, at_s)
-        before = self._turns(turns)
-        ids = [*(self.layout.tail if before else ()), *before,
-               *self.layout.question(question, behind_turns=bool(before))]
+        ids = self.layout.question(question, self._turns(turns))
         places = Places(state.trunk.free(length))
         asked = Rows.cat([*self._recalled(recalled, places), self._laid([ids], places)])
-        forks = Forks(state.trunk, [asked], length=length, room=self.spec.prompt.max_answer_tokens)
+        forks = state.trunk.fork([asked], length=length, room=self.spec.prompt.max_answer_tokens)
         reader = self.layout.reader()
         logprob, count, ttft_s = 0.0, 0, 0.0
         for _ in range(self.spec.prompt.max_answer_tokens):
@@ -208,7 +220,7 @@ class Mind:
         """
         if not prompts:
             return []
-        forks = Forks.packed(state.trunk, self._tree(tuple(prompts)))
+        forks = state.trunk.packed(self._tree(tuple(prompts)))
         yes, no = (forks.logits[:, list(ids)].float().logsumexp(-1) for ids in (self.layout.yes, self.layout.no))
         chances = torch.sigmoid(yes - no).tolist()
         found: dict[int, tuple[Evidence, ...]] = {}
@@ -234,7 +246,7 @@ class Mind:
     def fork(self, state: MindState, suffixes: Sequence[Sequence[int]], *, room: int | None = None) -> Forks:
         """One continuation of the session for each list of ids. `room`: tokens that will follow, about."""
         room = self.spec.prompt.max_answer_tokens if room is None else room
-        return Forks(state.trunk, [self._embeds(ids) for ids in suffixes], room=room)
+        return state.trunk.fork([self._embeds(ids) for ids in suffixes], room=room)
 
     def greedy(self, forks: Forks, *, begin: Sequence[int] = (),
                heard: Callable[[int, int, float, bool], None] = lambda *_: None) -> list[Reader]:
@@ -277,17 +289,15 @@ class Mind:
             seen.append(part.until(windows))
         return seen, memory.system_tokens + sum(map(memory.size, seen))
 
-    def _turns(self, turns: Sequence[Turn]) -> list[int]:
-        """Ids of the latest turns that fit their budget."""
-        rows: list[list[int]] = []
-        room = self.spec.memory.turn_tokens
+    def _turns(self, turns: Sequence[Turn]) -> list[Turn]:
+        """The latest turns that fit their budget."""
+        count, room = 0, self.spec.memory.turn_tokens
         for turn in reversed(turns):
-            row = self.layout.turn(turn)
-            room -= len(row)
+            room -= len(self.layout.turn(turn))
             if room < 0:
                 break
-            rows.append(row)
-        return [token for row in reversed(rows) for token in row]
+            count += 1
+        return list(turns[len(turns) - count :])
 
     def _recalled(self, percepts: Sequence[Percept], places: Places) -> list[Rows]:
         """The most wanted windows that fit their budget, in order of time."""
@@ -295,7 +305,7 @@ class Mind:
         room = self.spec.memory.recalled_tokens
         for percept in percepts:
             entry = Span.of(percept)
-            size = self.layout.text_tokens(entry) + entry.soft_tokens
+            size = self._size(entry)
             if percept.index not in chosen and size <= room:
                 chosen[percept.index] = entry
                 room -= size
@@ -320,7 +330,7 @@ class Mind:
         places, at = Places(), len(self.layout.head)
         found = [self._laid([self.layout.head], places)]
         for entry in entries:
-            at += self.layout.text_tokens(entry) + entry.soft_tokens
+            at += self._size(entry)
             if at > start:
                 found.append(self._entry(entry, places))
             elif self.capability.rows > 1:  # where it ends depends on all before
@@ -333,8 +343,13 @@ class Mind:
 
     def _laid(self, pieces: Sequence[Piece], places: Places, stamp: Tensor | None = None) -> Rows:
         """Ids of text and soft tokens, one behind the other. `stamp`: what is added to the soft ones."""
+        media: tuple[tuple[int, Medium], ...] = ()
+        if self._attached:
+            if parts := [self._soft(p, stamp).embeds for p in pieces if isinstance(p, Part)]:
+                media = ((0, self.lm.medium(parts)),)
+            pieces = [p for p in pieces if not isinstance(p, Part)]
         found = [self._soft(p, stamp) if isinstance(p, Part) else Rows(self._embeds(p)) for p in pieces]
-        rows = Rows.cat(found) if found else Rows(self._embeds(()))
+        rows = replace(Rows.cat(found) if found else Rows(self._embeds(())), media=media)
         if self.capability.rows == 1:
             return rows
         return replace(rows, positions=torch.from_numpy(lay(pieces, places)).to(self.device))
@@ -343,7 +358,9 @@ class Mind:
         like = self._embed.weight
         embeds = torch.from_numpy(part.embeds).to(like.device, like.dtype)
         extras = None if part.extras is None else torch.from_numpy(part.extras).to(like.device, like.dtype)
-        return Rows(embeds if stamp is None else embeds + stamp, None, extras)
+        if stamp is None or stamp.shape[-1] != embeds.shape[-1]:  # media of their own width have no room for it
+            return Rows(embeds, None, extras)
+        return Rows(embeds + stamp, None, extras)
 
     def _embeds(self, ids: Sequence[int]) -> Tensor:
         return self._embed(torch.tensor(ids, dtype=torch.long, device=self.device))
