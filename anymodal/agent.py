@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anymodal.asked import pooled
 from anymodal.errors import ConfigError, need
 from anymodal.language.prompt import check_questions
 from anymodal.stages.items import Clip, Closing, Opening, Question
@@ -98,7 +99,7 @@ class Agent:
 
         media: watched from now on, if given; otherwise `feed` or `push`. log: where the session is kept, a new file;
         None keeps it only as long as it is open. streams: name -> modality of what will be pushed, such as
-        {"left": "video", "right": "video"}; None is one of each modality. live: windows that come faster than they are
+        {"left": "video", "right": "video"}; None is one of each usual modality. live: windows that come faster than they are
         seen are shed, not waited for: those more than stale_s behind (None is four windows). gate: streams that have not
         changed are not encoded again. idle_timeout_s: a stream silent for so long is not waited for. retention: what the
         log may drop of its past.
@@ -137,7 +138,9 @@ class Agent:
             for percept in perceive.close():
                 think.push(percept)
             for number, text in enumerate(texts):
-                yield from think.push(Question(clip.session, number, text, clip.at_s))
+                chosen, seen = think.recent(clip.session)
+                looked_at = tuple(pooled(self.perception, text, chosen, seen=seen))
+                yield from think.push(Question(clip.session, number, text, clip.at_s, pooled=looked_at))
         finally:
             think.push(Closing(clip.session))
 

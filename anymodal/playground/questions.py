@@ -30,12 +30,12 @@ KINDS = ("color", "shape", "size", "count", "exists", "place_now", "place_first"
 FIELDS = frozenset({"nearest", "hottest", "warmer"})  # asked of depth and thermal pictures
 YES_NO = frozenset({"exists", "order_yn", "sound_while_visible", *(k for k in KINDS if k.startswith("yn_"))})
 DESCRIPTIONS = frozenset({"caption", "describe_at"})  # scored by attributes, not exact match
-# how often a kind is drawn, relative to 1: the hard ones more, the yes/no statements less
+# how often a kind is drawn, relative to 1: the hard ones more
 WEIGHTS = {"place_now": 1.6, "place_first": 1.6, "motion": 1.4, "event_kind": 1.3, "event_when": 1.8, "order": 1.6,
            "order_yn": 1.2, "sound_when": 1.3, "device_when": 1.2, "sound_while_visible": 1.5, "sound_during": 1.2,
            "count": 1.5, "unanswerable": 1.5, "describe_at": 1.6, "caption": 0.5, "sound_first": 0.8,
            "sound_last": 0.8, "nearest": 1.4, "hottest": 1.4, "warmer": 1.6,
-           **{k: 0.5 for k in KINDS if k.startswith("yn_")}}
+           **{k: 1.0 for k in KINDS if k.startswith("yn_")}}
 
 
 def facts(scene: Scene, rng: random.Random, present: Sequence[str] = ("video", "audio", "imu")) -> dict[str, list[Fact]]:
