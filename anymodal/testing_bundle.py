@@ -58,7 +58,7 @@ def _description(name: str, senses: tuple[str, ...]) -> dict[str, Any]:
         return {"use": "anymodal.adapters.qformer:QFormer", "queries": queries, "steps": steps,
                 "patches": patches, **small}
 
-    further = {"rate_hz": 4, "size_px": 24, "pixels": "gray16", "level": {"unit": "m", "scale": 0.001},
+    further = {"usual": False, "rate_hz": 4, "size_px": 24, "pixels": "gray16", "level": {"unit": "m", "scale": 0.001},
                "encoder": {"use": "encoders.raster:RasterTransformer", "image_px": 24, "patch_px": 12, **small},
                "adapter": adapter(2, 5, 4)}
     return {

@@ -70,7 +70,7 @@ class Inputs:
         self._known, self._clock = stream_specs(spec.modalities), clock
         self._most_pixels = min(most_pixels, FRAME_PIXELS)
         self.window_s = spec.window_s
-        self.streams = {name: name for name in self._known}
+        self.streams = {name: name for name, modality in spec.modalities.items() if modality.usual}
         self.declared = False
         self.sound_s, self.sound = 0.0, Sound()  # of input_audio_buffer: where it goes on, and what comes
         self.out_s = 0.0  # windows up to here are out

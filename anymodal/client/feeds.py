@@ -35,11 +35,14 @@ async def stream_file(session: LiveSession, path: str | Path, *, speed: float | 
     need("av", extra="run")
     from anymodal.media import StreamSpec, open_media
 
-    specs = {name: StreamSpec(name, wants.rate_hz, wants.size_px, wants.axes or (), wants.pixels, wants.level)
-             for name, wants in session.wants.items()}
+    extras = session.session.anymodal
+    streams = extras and extras.streams or {name: name for name in session.wants}
+    first = {modality: stream for stream, modality in reversed(streams.items()) if modality in session.wants}
+    specs = {stream: StreamSpec(modality, wants.rate_hz, wants.size_px, wants.axes or (), wants.pixels, wants.level)
+             for modality, stream in first.items() for wants in [session.wants[modality]]}
     specs = specs or {"video": StreamSpec("video", 4.0, 96), "audio": StreamSpec("audio", 16000.0)}
     source = await asyncio.to_thread(open_media, path, specs, sidecars)
-    window_s = session.session.anymodal and session.session.anymodal.window_s or 1.0
+    window_s = extras and extras.window_s or 1.0
     if at_s is None:  # whole windows, so that the file is cut as it would be alone
         at_s = math.ceil(session.pushed_s / window_s - 1e-9) * window_s
     pace = _Pace(session, at_s, speed, LEAD_WINDOWS * window_s, options.answer_timeout_s)
