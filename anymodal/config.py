@@ -401,8 +401,8 @@ def _check_window_fits(spec: BundleSpec, where: str) -> None:
 def _model_at(loc: tuple) -> type[BaseModel]:
     model: type[BaseModel] = BundleSpec
     steps = {"modalities": ModalitySpec, "level": LevelSpec, "prompt": PromptSpec, "memory": MemorySpec, "gate": GateSpec,
-             "search": SearchSpec, "speech": SpeechSpec, "asr": PartSpec, "asked": AskedSpec, "template": TemplateSpec, "crops": CropsSpec,
-             "checkpoint": CheckpointSpec, "encoder": PartSpec, "adapter": PartSpec, "language": PartSpec,
+             "search": SearchSpec, "speech": SpeechSpec, "asr": PartSpec, "asked": AskedSpec, "template": TemplateSpec,
+             "crops": CropsSpec, "checkpoint": CheckpointSpec, "encoder": PartSpec, "adapter": PartSpec, "language": PartSpec,
              "joint_text": PartSpec}
     for part in loc:
         model = steps.get(str(part), model)

@@ -43,6 +43,7 @@ def make_qwen2_5_vl(folder: str | Path, *, seed: int = 0, shards: int = 1, tied:
         vision_config=vision, text_config=_text(len(tokenizer) + 3), tie_word_embeddings=tied,
         image_token_id=number("<|image_pad|>"), video_token_id=number("<|video_pad|>"),
         vision_start_token_id=number("<|vision_start|>"), vision_end_token_id=number("<|vision_end|>")))
+    model.generation_config.eos_token_id = [number("<|im_end|>"), number("<|endoftext|>")]
     picture = _preprocessor("Qwen2VLImageProcessor", "Qwen2_5_VLProcessor", 4, MEAN, STD)
     return publish(  # the published keys: visual.* and model.*, as transformers had them then
         spread_weights(model, seed), folder, shards=shards,
@@ -64,6 +65,7 @@ def make_qwen3_vl(folder: str | Path, *, seed: int = 0, shards: int = 1, tied: b
         vision_config=vision, text_config=text, tie_word_embeddings=tied,
         image_token_id=number("<|image_pad|>"), video_token_id=number("<|video_pad|>"),
         vision_start_token_id=number("<|vision_start|>"), vision_end_token_id=number("<|vision_end|>")))
+    model.generation_config.eos_token_id = [number("<|im_end|>"), number("<|endoftext|>")]
     half = [0.5, 0.5, 0.5]
     unit = 8**2
     picture = {**_preprocessor("Qwen2VLImageProcessorFast", "Qwen3VLProcessor", 4, half, half),

@@ -9,7 +9,9 @@ model's, from the texts in its YAML. The mind asks its layout; nothing else know
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,7 +33,7 @@ from anymodal.models import other_folder
 from anymodal.stages.items import IMAGE
 
 if TYPE_CHECKING:
-    from anymodal.memory import Span
+    from anymodal.memory import Part, Span
     from anymodal.session.log import Turn
 
 Shown = tuple[str, tuple[tuple[int, int, int], ...]]  # a modality, and of a picture its crops

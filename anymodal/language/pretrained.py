@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from anymodal.errors import ConfigError, nearest
@@ -17,12 +18,14 @@ class PretrainedLM(nn.Module):
 
     text: the LM's config, as config.json has it (often `text_config`); its `model_type` says which architecture.
     Tensors: those of the LM alone behind `model.`, such as `model.model.layers.0...` and `model.lm_head.weight`.
+    words: learned vectors that are no token's, said as ids -1, -2, ...: `model.<embeddings>.words.0`, ...
     """
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
         text: Mapping[str, Any] = field(default_factory=dict)
         attention: str = "sdpa"
+        words: int = 0
 
         def __post_init__(self) -> None:
             if not self.text.get("model_type"):
@@ -35,6 +38,8 @@ class PretrainedLM(nn.Module):
         known._attn_implementation = config.attention
         self.width = lm_width(known)
         self.model = AutoModelForCausalLM.from_config(known, attn_implementation=config.attention)
+        if config.words:
+            self.model.set_input_embeddings(WordsBeside(self.model.get_input_embeddings(), config.words))
 
     @classmethod
     def width_of(cls, options: Mapping[str, Any]) -> int:
@@ -43,6 +48,20 @@ class PretrainedLM(nn.Module):
 
     def tie_weights(self) -> None:
         self.model.tie_weights()
+
+
+class WordsBeside(nn.Embedding):
+    """A table of embeddings (V, W), and beside it learned vectors (W,) for the ids -1, -2, ..., which no answer has."""
+
+    def __init__(self, table: nn.Embedding, words: int) -> None:
+        super().__init__(table.num_embeddings, table.embedding_dim, table.padding_idx, _weight=table.weight)
+        self.words = nn.ParameterList(nn.Parameter(torch.zeros_like(table.weight[0])) for _ in range(words))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        found = super().forward(ids.clamp(min=0))
+        for number, word in enumerate(self.words):
+            found = torch.where((ids == -1 - number)[..., None], word.to(found.dtype), found)
+        return found
 
 
 def text_config(text: Mapping[str, Any]) -> PretrainedConfig:
