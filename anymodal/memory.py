@@ -185,6 +185,7 @@ class Memory:
     text_tokens: Callable[[Span], int]
     order: Sequence[str] = ()
     system_tokens: int = 1
+    beside: bool = False  # soft tokens reach the model beside its text, and take no room there
     entries: list[Span] = field(default_factory=list, init=False)
     upcoming: list[Span] | None = field(default=None, init=False)
     pending: Compaction | None = field(default=None, init=False)
@@ -221,7 +222,7 @@ class Memory:
 
     def size(self, entry: Span) -> int:
         """Tokens of an entry with its text."""
-        return self.text_tokens(entry) + entry.soft_tokens
+        return self.text_tokens(entry) + (0 if self.beside else entry.soft_tokens)
 
     def append(self, percept: Percept) -> Compaction | None:
         """Add the next window; returns the compaction that it brought about, if any, which is then `pending`.
@@ -236,10 +237,10 @@ class Memory:
         if size > self.spec.window_tokens:
             raise ConfigError(f"window {percept.index} has {size} tokens, the memory takes {self.spec.window_tokens} "
                               f"of its {self.spec.budget_tokens}", fix="raise memory.budget_tokens")
-        if _add(self.entries, entry, percept, self._merged):
+        if _add(self.entries, entry, percept, self._merged, size):
             self._tokens += size
         if self.upcoming is not None:
-            _add(self.upcoming, entry, percept, self.pending.after_window)
+            _add(self.upcoming, entry, percept, self.pending.after_window, size)
         if self.pending is not None and percept.index >= self.pending.effective_from:
             self._take_effect(percept)
         elif percept.index == self._settled:
@@ -268,11 +269,14 @@ class Memory:
         return made
 
 
-def _add(entries: list[Span], entry: Span, percept: Percept, merged: int) -> bool:
+def _add(entries: list[Span], entry: Span, percept: Percept, merged: int, size: int) -> bool:
     """Add a window to a list; False: it repeats the newest entry, which covers it now. Entries that a compaction made,
-    up to window `merged`, stay as they were logged."""
+    up to window `merged`, stay as they were logged. Windows that take no tokens (`size`) are one entry, however many."""
     if entries and entries[-1].first > merged and entries[-1].shows(percept):
         entries[-1] = entries[-1].longer(percept)
+        return False
+    if not size and entries and entries[-1].first > merged and not entries[-1].soft_tokens:
+        entries[-1] = _join(entries[-1], entry, ())
         return False
     entries.append(entry)
     return True

@@ -12,8 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anymodal.adapters.attention import spread
+from anymodal.asked import Instructions, pool
 from anymodal.config import BundleSpec, build_part
 from anymodal.errors import ConfigError
+from anymodal.stages.items import IMAGE, Percept
 from anymodal.types import Signal, Tokens, Window
 
 # What a batch is made of, by the sense's pixels. 16-bit levels go as int32: torch has uint16 tensors, and for most of
@@ -49,6 +52,7 @@ class Perception(nn.Module):
         self.encoders = nn.ModuleDict()
         self.adapters = nn.ModuleDict()
         self.familiarity = nn.ModuleDict()
+        self.instructions: Instructions | None = None  # for adapters that read the question
         for name, modality in spec.modalities.items():
             encoder = build_part(modality.encoder, spec.trust)
             self.encoders[name] = encoder
@@ -110,8 +114,8 @@ class Perception(nn.Module):
         if modality not in self.adapters:  # a model whose tokens are not an adapter's rows: it makes them itself
             for i, stream, signal in jobs:
                 session, window = items[i]
-                found[i].append(Tokens(session, stream, window.index, modality, window.t0_s, window.t1_s,
-                                       **encoder.perceive(signal, self.spec.window_s)))
+                found[i].append(Tokens(session, stream, window.index, self._named(modality, signal), window.t0_s,
+                                       window.t1_s, **encoder.perceive(signal, self.spec.window_s)))
             return
         adapter = self.adapters[modality]
         signals = [signal for _, _, signal in jobs]
@@ -120,21 +124,47 @@ class Perception(nn.Module):
         else:
             batch, valid = self._batch(modality, signals, rows)
             features, joint = self.features(modality, batch, once=once)
+        if getattr(adapter, "question_conditioned", False):
+            self._keep(modality, jobs, items, found, features, valid)
+            return
         states = adapter(features, valid)
         embeds = adapter.project(states)
         if embeds.shape[-1] != self.lm_width:
             raise ConfigError(f"the {modality} adapter makes tokens of width {embeds.shape[-1]}, the language model takes "
                               f"{self.lm_width}", fix=f"use an adapter made for a width of {self.lm_width}")
-        real = adapter.real(valid, embeds.shape[1]) if hasattr(adapter, "real") else None  # others are of no frame
+        real = spread(valid, embeds.shape[1]) if getattr(adapter, "per_step", False) else None  # others are of no frame
         familiar = self._familiar(modality, features, valid)
         # What each of an adapter's queries says is found again better than the whole window's.
         joint = adapter.joint(states) if hasattr(adapter, "joint") else None if joint is None else joint[:, None]
-        for row, (i, stream, _) in enumerate(jobs):
+        for row, (i, stream, signal) in enumerate(jobs):
             session, window = items[i]
             own = embeds[row] if real is None else embeds[row][real[row]]
-            found[i].append(Tokens(session, stream, window.index, modality, window.t0_s, window.t1_s,
+            found[i].append(Tokens(session, stream, window.index, self._named(modality, signal), window.t0_s, window.t1_s,
                                    own.float().cpu().numpy(), None if joint is None else joint[row].float().cpu().numpy(),
                                    familiar[row]))
+
+    def _keep(self, modality: str, jobs: list[tuple[int, str, Signal]], items: Sequence[tuple[str, Window]],
+              found: list[list[Tokens]], features: Tensor, valid: Tensor) -> None:
+        """Tokens without embeds, which say under which name their features are kept."""
+        if self.instructions is None:
+            raise ConfigError(f"the adapter of modalities.{modality} reads the question, and the bundle does not say how",
+                              fix="give it an `asked`: docs/models.md")
+        nothing, familiar = np.zeros((0, self.lm_width), np.float32), self._familiar(modality, features, valid)
+        for row, (i, stream, signal) in enumerate(jobs):
+            session, window = items[i]
+            found[i].append(Tokens(session, stream, window.index, self._named(modality, signal), window.t0_s, window.t1_s,
+                                   nothing, familiarity=familiar[row],
+                                   features=self.instructions.kept.put(modality, features[row], valid[row])))
+
+    @torch.inference_mode()
+    def pool(self, question: str, percepts: Sequence[Percept]) -> list[Percept]:
+        """Those of the windows whose features are still kept, with tokens for this question."""
+        return pool(self.instructions, self.adapters, question, percepts)
+
+    def _named(self, modality: str, signal: Signal) -> str:
+        """What a signal is laid out as."""
+        template = self.spec.prompt.template
+        return IMAGE if signal.still and template is not None and IMAGE in template.window else modality
 
     def _familiar(self, modality: str, features: Tensor, valid: Tensor) -> list[float]:
         if modality not in self.familiarity:

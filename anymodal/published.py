@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from anymodal.asked import Instructions
 from anymodal.checkpoint import Checkpoint, Report, unfilled
 from anymodal.config import BundleSpec, PartSpec, SourceSpec, build_part
 from anymodal.errors import ConfigError, WeightsError
+from anymodal.language.tokenizer import PublishedTokenizer
 from anymodal.models import other_folder
 from anymodal.perception import Perception
 
@@ -45,6 +47,8 @@ class Published:
             self._fill(made.encoders[name], senses[name].encoder, f"{name} encoder")
             if name in made.adapters:
                 self._fill(made.adapters[name], senses[name].adapter, f"{name} adapter")
+        if self.spec.asked is not None:
+            made.instructions = Instructions(self.spec.asked, PublishedTokenizer(self.folder / self.spec.asked.tokenizer))
         return made.to(self.device).eval()
 
     def language(self) -> nn.Module:

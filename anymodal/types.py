@@ -71,7 +71,8 @@ class Tokens:
     """Pooled tokens of one modality of one window: `embeds` (N, D) in the bundle's dtype, ready for the LM.
 
     `joint` (Q, E) are unit vectors in the joint space, one for each query of the adapter; `familiarity` in [0, 1] says
-    how much the signal looks like what the encoders were trained on.
+    how much the signal looks like what the encoders were trained on. `features`: the name under which perception keeps what
+    it will pool once a question is asked (`anymodal.asked`); there are no embeds until then.
     """
 
     session: str
@@ -86,6 +87,7 @@ class Tokens:
     positions: np.ndarray | None = None
     takes: tuple[int, int, int] = (0, 0, 0)
     extras: np.ndarray | None = None
+    features: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anymodal.asked import Recent, pooled
 from anymodal.config import LABEL_TOKENS, BundleSpec
 from anymodal.errors import ConfigError, LogFullError, QuestionError, RuntimeFault, SessionError
 from anymodal.media import read_windows
@@ -74,7 +75,8 @@ class Session:
         self._live, self._idle_timeout_s, self._clock, self._on_close = live, idle_timeout_s, clock, on_close
         self._stale_s = STALE_WINDOWS * bundle.spec.window_s if stale_s is None else stale_s
         self._turns, self._input = Turns(), threading.RLock()
-        self.rules = Rules(session_log, lock=self._turns, check=bundle.mind.check)
+        self.rules = Rules(session_log, lock=self._turns, check=self._check_rule)
+        self._recent = Recent(bundle.spec)
         self._recall = Recall(bundle.spec.search, session_log, lambda phrases: bundle.joint_text(phrases))
         self._most_recalled = bundle.spec.memory.recalled_tokens // LABEL_TOKENS
         self._judged = session_log.last_window() < 0  # a window may have been stored, and its rules not judged
@@ -223,6 +225,7 @@ class Session:
             as_of_s = (last + 1) * self.spec.window_s
             turns = self._earlier(asking.dialogue, as_of_s)
             recalled = self._recall.lost(asking.question, state.memory, self._most_recalled, last=last)
+            recalled = [*self._pooled(asking.question, last), *recalled]
             pieces = self._mind.answer(state, asking.question, at_s=as_of_s, turns=turns, recalled=recalled,
                                        cancelled=asking.stopped)
             piece = next(pieces, None)
@@ -240,6 +243,15 @@ class Session:
             self._keep(Turn(last, as_of_s, answer.question, answer.text, answer.confidence, answer.evidence,
                             asking.dialogue or ""))
         yield answer
+
+    def _pooled(self, question: str, last: int) -> list[Percept]:
+        """Windows up to `last` as an adapter that reads the question sees them; none for other adapters."""
+        if self.spec.asked is None:
+            return []
+        if self._perceive is None:
+            raise QuestionError(f"{self.spec.name} pools pictures by the question, which only the session that watches "
+                                "can do: this one was opened for reading", fix="ask the session that writes this log")
+        return pooled(self._perceive.perception, question, self._recent.choose(last), seen=last >= 0)
 
     def search(self, query: str) -> list[Hit]:
         """Spans of all that was seen that show something, in any modality, likeliest first: "red circle", "a bell".
@@ -293,6 +305,12 @@ class Session:
         """The last window that had ended by a media time; it may not have come yet."""
         return math.floor((at_s + TOLERANCE_S) / self.spec.window_s) - 1
 
+    def _check_rule(self, question: str) -> None:
+        if self.spec.asked is not None:
+            raise QuestionError(f"{self.spec.name} pools pictures by the question, so it cannot watch for standing rules",
+                                fix="use a bundle whose adapter does not read the question")
+        self._mind.check(question)
+
     # -- the mind's state ---------------------------------------------------------------------------------------
 
     def _state_at(self, at_s: float | None) -> MindState:
@@ -310,7 +328,9 @@ class Session:
 
     def _encode(self, batch: list[Arrived]) -> list[Percept]:
         self._arrived_s = max(self._arrived_s, batch[-1][0].t1_s)
-        return self._perceive.encode([(self.id, window) for window, _ in batch])
+        percepts = self._perceive.encode([(self.id, window) for window, _ in batch])
+        self._recent.note(percepts)
+        return percepts
 
     def _store(self, batch: list[Arrived], percepts: list[Percept]) -> None:
         """May be called again: what is in the log already is not added."""

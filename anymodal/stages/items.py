@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from anymodal.types import Tokens, Window
 
 VIDEO = "video"
+IMAGE = "image"  # a picture, for models that lay it out in another way than a video's frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,15 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The `number`-th question of a session. `windows`: how many it must have seen; None does not check."""
+    """The `number`-th question of a session. `windows`: how many it must have seen; None does not check. `pooled`: windows
+    that were pooled for this question."""
 
     session: str
     number: int
     text: str
     at_s: float | None = None
     windows: int | None = None
+    pooled: tuple[Percept, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from anymodal.asked import Recent
 from anymodal.errors import RuntimeFault
 from anymodal.stages.items import Closing, Opening, Percept, Question
 from anymodal.types import Answer, Delta
@@ -20,6 +21,7 @@ Piece = tuple[int, Delta | Answer]
 @dataclass
 class _Session:
     state: MindState
+    recent: Recent
     next: int = 0  # the window that may enter now
     early: dict[int, Percept] = field(default_factory=dict)
 
@@ -46,10 +48,15 @@ class Think:
         if isinstance(item, Percept):
             self._watch(item)
         elif isinstance(item, Opening):
-            self._sessions[item.session] = _Session(self.mind.open())
+            self._sessions[item.session] = _Session(self.mind.open(), Recent(self.mind.spec))
         else:
             self._sessions.pop(item.session, None)
         return ()
+
+    def recent(self, session: str) -> tuple[list[Percept], bool]:
+        """The windows that a question is to be pooled over (`anymodal.asked`), and whether there have been any."""
+        found = self._find(session)
+        return found.recent.choose(), bool(found.next)
 
     def _find(self, session: str) -> _Session:
         if session not in self._sessions:
@@ -63,6 +70,7 @@ class Think:
             session.early[percept.index] = percept
         while (due := session.early.pop(session.next, None)) is not None:
             self.mind.extend(session.state, due)
+            session.recent.note([due])
             session.next += 1
 
     def _answer(self, question: Question) -> Iterator[Piece]:
@@ -71,7 +79,8 @@ class Think:
             wanted = "more" if question.windows is None else question.windows
             raise RuntimeFault(f"{session.next} windows have reached the mind, {wanted} were expected",
                                fix="ask again from the start of the clip")
-        for piece in self.mind.answer(session.state, question.text, at_s=question.at_s):
+        for piece in self.mind.answer(session.state, question.text, at_s=question.at_s,
+                                       recalled=question.pooled):
             yield question.number, piece
 
 

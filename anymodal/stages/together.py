@@ -19,6 +19,7 @@ from anymodal.types import Tokens, Window
 
 if TYPE_CHECKING:
     from anymodal.perception import Perception
+    from anymodal.stages.items import Percept
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +68,16 @@ class Together:
             if isinstance(job.found, BaseException):
                 raise job.found
         return [job.found for job in jobs]
+
+    def pool(self, question: str, percepts: Sequence[Percept]) -> list[Percept]:
+        """See `Perception.pool`."""
+        with self._news:
+            self._news.wait_for(lambda: self._free)
+            self._free -= 1
+        try:
+            return self.perception.pool(question, percepts)
+        finally:
+            self._release()
 
     def _next(self, mine: list[_Job]) -> list[_Job] | None:
         """A lane and a batch to encode in it; None once all of mine are done."""
