@@ -53,7 +53,8 @@ HUGE = {
 class ImageBind(nn.Module):
     """What `prepare` makes of one modality's signals -> features (B, P, D), unit joint embeddings (B, E).
 
-    An input with clips, (B, S, ...), is encoded clip by clip.
+    An input with clips, (B, S, ...), is encoded clip by clip. Of the published file the tensors with the modality in their
+    names: `modality_preprocessors.audio.*` and so on; names here are the same.
     """
 
     @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +65,7 @@ class ImageBind(nn.Module):
         learnt one, pictures none), as Video-LLaMA, PandaGPT and NExT-GPT feed it: (B, 1, E). "unit": of length 1 again
         after that, as ImageBind-LLM and CoDi-2 do. "tokens": the trunk's output without the head, class token first, as
         BuboGPT does: (B, L, D). average: the mean over clips, of scaled vectors, not normalised again (so it is shorter
-        than the scale); else one feature each: (B, S, E).
+        than the scale); else each clip is a step: (B, S, P, D), as Video-LLaMA's audio branch reads them.
         size: another size than the published one, for small checkpoints in the same layout.
         """
 
@@ -124,7 +125,7 @@ class ImageBind(nn.Module):
         if clips is not None:
             features, vectors = (v.unflatten(0, (-1, clips)) for v in (features, vectors))
             vectors = vectors.mean(1)
-            features = features.mean(1) if self.config.average else features.flatten(1, 2)
+            features = features.mean(1) if self.config.average else features
         if self.config.meaning == "unit":
             features = nn.functional.normalize(features, dim=-1)
         return features.to(self.dtype), nn.functional.normalize(vectors, dim=-1)
@@ -269,9 +270,3 @@ def _scale(modality: str) -> nn.Module:
     else:
         scale.register_buffer("log_logit_scale", value)
     return scale
-
-
-def tensor_prefixes(modality: str) -> dict[str, str]:
-    """Which tensors of the published file are a modality's: {prefix there: prefix here}."""
-    parts = ("modality_preprocessors", "modality_trunks", "modality_heads", "modality_postprocessors")
-    return {f"{part}.{modality}.": f"{part}.{modality}." for part in parts}
