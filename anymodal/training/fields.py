@@ -9,7 +9,7 @@ Shapes: B windows, F pictures, P patches, Q queries, E joint width, K phrases.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -104,17 +104,18 @@ class FieldStage:
 
     name = "fields"
 
-    def __init__(self, perception, lm, tokenizer, text, *, seed: int = 9, scenes: int = 24, per_scene: int = 3) -> None:
+    def __init__(self, perception, lm, tokenizer, text, *, seed: int = 9, scenes: int = 24, per_scene: int = 3,
+                 only: Sequence[str] = tuple(PHRASES)) -> None:
         self.perception, self.lm, self.text, self.ids = perception, lm, text, cache(tokenizer.encode)
-        self.options = (seed, scenes, per_scene)
+        self.options, self.phrases = (seed, scenes, per_scene), {name: PHRASES[name] for name in only}
         self.scale = nn.Parameter(torch.tensor(2.5))
-        self.heads = nn.ModuleDict({n: nn.Linear(perception.encoders[n].width, len(SHAPES) + 1 + 2) for n in PHRASES})
+        self.heads = nn.ModuleDict({n: nn.Linear(perception.encoders[n].width, len(SHAPES) + 1 + 2) for n in self.phrases})
         self.heads.to(perception.device, next(perception.parameters()).dtype)
         lm.model.requires_grad_(False)
         text.requires_grad_(False)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        for name in PHRASES:
+        for name in self.phrases:
             yield from self.perception.encoders[name].named_parameters(prefix=f"encoders.{name}")
             yield from self.perception.adapters[name].named_parameters(prefix=f"adapters.{name}")
         yield from self.heads.named_parameters(prefix="fields.heads")
@@ -128,7 +129,7 @@ class FieldStage:
         device = self.perception.device
         index, valid = (torch.from_numpy(batch[name]).to(device) for name in ("index", "valid"))
         total, parts = torch.zeros((), device=device), {}
-        for modality, groups in PHRASES.items():
+        for modality, groups in self.phrases.items():
             pictures = torch.from_numpy(batch["pictures"][modality].astype(np.float32)).to(device)
             patches, direct = self.perception.encoders[modality](pictures)
             total = total + self._dense(modality, patches, batch["labels"], parts)
