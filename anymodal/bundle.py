@@ -21,6 +21,7 @@ from torch import nn
 
 from anymodal.config import BundleSpec, build_part, load_spec
 from anymodal.errors import ConfigError, WeightsError
+from anymodal.language.attach import TIED, owned
 from anymodal.language.layout import Layout, make_layout
 from anymodal.language.mind import Calibration, Mind
 from anymodal.language.tokenizer import TextTokenizer
@@ -69,7 +70,7 @@ class Bundle:
         if self.published is not None:
             return Mind(self.spec, self.published.language(), self.layout)
         lm = build_part(self.spec.language, self.spec.trust)
-        self._fill("language", lm.model, tied=("lm_head.weight",))
+        self._fill("language", owned(lm), tied=TIED)
         calibration = self.folder / "calibration.json"
         values = json.loads(calibration.read_text()) if calibration.is_file() else {}
         return Mind(self.spec, lm, self.layout, Calibration(**values))

@@ -1,19 +1,30 @@
 """Media reach a language model beside its text: nothing changes before training, and after it only what should."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
+from anymodal.config import MemorySpec, build_part, configs_dir, parse_spec
 from anymodal.errors import ConfigError
 from anymodal.language.adapter_prompts import AdapterPromptLM, attention_of
 from anymodal.language.attach import Medium, Seen, decoder_layers
 from anymodal.language.encoder_decoder import EncoderDecoderLM
 from anymodal.language.forks import Forks, Trunk
 from anymodal.language.gated_cross import GatedCrossLM
+from anymodal.language.layout import make_layout
+from anymodal.language.mind import Mind
 from anymodal.language.plain import PlainLM
 from anymodal.language.pretrained import PretrainedLM
 from anymodal.language.rows import Rows
 from anymodal.language.tree import Tree
+from anymodal.memory import Compaction
+from anymodal.session.log import Turn
+from anymodal.stages.items import Percept
+from anymodal.types import Tokens
 
 WIDTH, VOCAB = 32, 99
 SMALL = {"vocab_size": VOCAB, "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -354,3 +365,84 @@ def test_t5_decodes_what_its_encoder_has_read():
     same(trunk.fork([asked]).logits[0], first)
     with pytest.raises(ConfigError, match="'t6' is known.*did you mean 't5'"):
         EncoderDecoderLM(EncoderDecoderLM.Config(text={**T5, "model_type": "t6"}))
+
+
+# --- a session ------------------------------------------------------------------------------------------------------
+
+LM = {"use": "anymodal.language.causal:CausalLM", "width": WIDTH, "layers": 2, "heads": 2, "mlp_width": 64}
+ATTACHED = {
+    "gated cross-attention": {"use": "anymodal.language.gated_cross:GatedCrossLM", "base": LM, "windows": 3, "heads": 2,
+                              "head_width": 8},
+    "adapter prompts": {"use": "anymodal.language.adapter_prompts:AdapterPromptLM", "base": LM, "windows": 2,
+                        "prompts": 2},
+    "read anew": {"use": "anymodal.language.plain:PlainLM", "attention": "eager", "text": {
+        "model_type": "mpt", "vocab_size": 2048, "d_model": WIDTH, "n_layers": 2, "n_heads": 4, "max_seq_len": 1024,
+        "initializer_range": 0.2}},
+    "encoder and decoder": {"use": "anymodal.language.encoder_decoder:EncoderDecoderLM",
+                            "text": {**T5, "vocab_size": 2048}},
+}
+STREAMS = (("video", 2), ("audio", 1))
+
+
+def mind_of(language: dict) -> Mind:
+    spec = parse_spec({**yaml.safe_load((configs_dir() / "tiny.yaml").read_text()), "language": language,
+                       "prompt": {"order": ["video", "audio"], "max_question_tokens": 24, "max_answer_tokens": 6}})
+    spec = spec.model_copy(update={"memory": MemorySpec(budget_tokens=160, turn_tokens=16, recalled_tokens=16,
+                                                        compact_at=0.7, compact_to=0.35, keep_recent=0.1, slices=2)})
+    lm = build_part(spec.language)
+    with torch.no_grad():
+        for tensor in lm.parameters():  # gates too
+            tensor.copy_(torch.randn_like(tensor) * 0.3)
+    return Mind(spec, lm.eval(), make_layout(spec, configs_dir() / "tiny"))
+
+
+def on_grid(values: np.ndarray) -> np.ndarray:
+    """As a log gives them."""
+    return (np.round(values * 16) / 16).astype(np.float32)
+
+
+def window(index: int, rng: np.random.Generator) -> Percept:
+    tokens = tuple(Tokens("s", m, index, m, float(index), index + 1.0, on_grid(rng.normal(size=(n, WIDTH))))
+                   for m, n in STREAMS)
+    return Percept("s", index, float(index), index + 1.0, tokens, frames=4)
+
+
+def scores(mind: Mind, state) -> torch.Tensor:
+    return mind.fork(state, [[4, 300, 301, 5]]).logits[0]
+
+
+@pytest.mark.parametrize("name", ATTACHED)
+def test_a_session_of_each_kind(name):
+    mind, rng = mind_of(ATTACHED[name]), np.random.default_rng(0)
+    windows = [window(k, rng) for k in range(70)]
+    if name == "adapter prompts":  # of a window's streams each brings as many tokens as there are prompts, or one
+        assert mind.lm.medium([torch.ones(2, 3), torch.zeros(1, 3)]).tokens.tolist() == [[0.5] * 3] * 2
+    live, made = mind.open(), []
+    for w in windows:
+        if (c := mind.extend(live, w)) is not None:
+            made.append(Compaction.from_row(c.to_row()))
+    in_effect = [c for c in made if c.effective_from <= 69]
+    rebuilt = mind.open(in_effect[-1], windows[in_effect[-1].after_window + 1 :])
+    assert live.trunk.length == live.memory.tokens == rebuilt.trunk.length <= 160
+    same(scores(mind, live), scores(mind, rebuilt), 1e-3)
+    one, other = ([p for p in mind.answer(s, "what is it?")][-1] for s in (live, rebuilt))
+    assert (one.text, one.windows_seen, one.frames_seen) == (other.text, 70, 280)
+
+    before = [p for p in mind.answer(live, "what is it?", at_s=68.0)][-1]  # as of then, from a state that went on
+    early = mind.open(in_effect[-1], windows[in_effect[-1].after_window + 1 : 68])
+    assert before.text == [p for p in mind.answer(early, "what is it?")][-1].text and before.windows_seen == 68
+    seen = mind.open(None, [*windows[:4], replace(windows[4], tokens=tuple(
+        replace(t, embeds=-t.embeds) for t in windows[4].tokens))])
+    assert float((scores(mind, seen) - scores(mind, mind.open(None, windows[:5]))).abs().max()) > 1e-3
+    judged, anew = (mind.judge(s, ["is it red?", "is it blue?"]) for s in (live, rebuilt))
+    assert [j.yes for j in judged] == pytest.approx([j.yes for j in anew], abs=1e-3)
+    turn = Turn(window=3, at_s=4.0, question="where?", text="here")
+    again = [p for p in mind.answer(live, "what is it?", recalled=[windows[0]], turns=[turn])][-1]
+    assert again.windows_seen == 70
+
+
+def test_media_need_text_to_stand_beside():
+    mind = mind_of(ATTACHED["gated cross-attention"])
+    mind.layout.text_tokens = lambda entry: 0
+    with pytest.raises(ConfigError, match="a window has no text"):
+        Mind(mind.spec, mind.lm, mind.layout)

@@ -10,7 +10,7 @@ Shapes: B sessions or samples, L tokens of text, H heads, K key-value heads, D h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from anymodal.errors import ConfigError
-from anymodal.language.attach import AttachedLM, Seen, decoder_layers, seen_now
+from anymodal.language.attach import AttachedLM, Medium, Seen, counted, decoder_layers, seen_now
 
 NAME = "anymodal_prompts"
 
@@ -61,6 +61,10 @@ class AdapterPromptLM(AttachedLM):
         for i, attention in enumerate(attentions[-count:]):
             attention.attached = partial(self._added, i, attention)
         self.model.config._attn_implementation = NAME
+
+    def medium(self, parts: Sequence[Tensor]) -> Medium:
+        """What an entry of the memory brings: the mean of its streams. Raises ConfigError for other numbers of tokens."""
+        return Medium(torch.stack([counted(p, self.config.prompts) for p in parts]).mean(0))
 
     def _added(self, i: int, attention: nn.Module, query: Tensor, scaling: float) -> Tensor:
         """query (B, H, L, D) of a layer -> what its prompts add to its attention, (B, H, L, D)."""

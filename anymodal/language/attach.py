@@ -98,9 +98,9 @@ class Seen:
         if not len(self):
             return None
         if isinstance(self.media, Tensor):
-            tokens = _counted(self.media, count)
+            tokens = counted(self.media, count)
         else:
-            tokens = torch.stack([_counted(m.tokens, count) for m in self.media])[None]
+            tokens = torch.stack([counted(m.tokens, count) for m in self.media])[None]
         if self.upto is None:
             return tokens.mean(1, keepdim=True)
         sums = nn.functional.pad(tokens.cumsum(1), (0, 0, 0, 0, 1, 0))
@@ -109,7 +109,8 @@ class Seen:
         return (sums - sums[:, begin]) / (to - begin).clamp(min=1)[:, None, None].to(sums.dtype)
 
 
-def _counted(tokens: Tensor, count: int) -> Tensor:
+def counted(tokens: Tensor, count: int) -> Tensor:
+    """(..., n, D) -> (..., count, D). Raises ConfigError for n other than 1 and `count`."""
     if tokens.shape[-2] not in (1, count):
         raise ConfigError(f"a window brings {tokens.shape[-2]} tokens to {count} prompts",
                           fix=f"use an adapter that makes 1 or {count} tokens a window, or set prompts")
@@ -156,6 +157,10 @@ class AttachedLM(nn.Module):
     def tie_weights(self) -> None:
         self.model.tie_weights()
 
+    def medium(self, parts: Sequence[Tensor]) -> Medium:
+        """What an entry of the memory brings: its streams' tokens (M, D), one behind the other."""
+        return Medium(torch.cat(list(parts)))
+
     @property
     def capability(self) -> Capability:
         return self._capability or Capability.of(self.model)
@@ -174,6 +179,14 @@ class AttachedLM(nn.Module):
         """As the base's forward, for training: media (B, E, M, D), upto (B, L): see `Seen`."""
         with seeing(None if media is None else Seen(media, upto, self.windows)):
             return self.model(inputs_embeds=inputs_embeds, **more)
+
+
+TIED = ("lm_head.weight", "model.lm_head.weight")  # the table of embeddings again
+
+
+def owned(lm: nn.Module) -> nn.Module:
+    """What of a language model part is kept in a file: the model, or all of a part that is attached to one."""
+    return lm if isinstance(lm, AttachedLM) else lm.model
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:

@@ -310,6 +310,14 @@ class Trunk:
             self._came.append(self.length + at)
         return Seen(self._media[first:], upto, self.windows)
 
+    def fork(self, suffixes: Sequence[Tensor | Rows], *, length: int | None = None, room: int = 64) -> Forks:
+        """Continuations of the first `length` tokens: see `Forks`."""
+        return Forks(self, suffixes, length=length, room=room)
+
+    def packed(self, suffixes: Sequence[Sequence[int]] | Tree, *, room: int = 64) -> Forks:
+        """Continuations by ids: see `Forks.packed`."""
+        return Forks.packed(self, suffixes, room=room)
+
     def layer(self, index: int, length: int) -> tuple[Tensor, Tensor]:
         """Keys and values (1, K, length, D) of a layer."""
         return self._store.keys[index][:, :, :length], self._store.values[index][:, :, :length]
@@ -433,6 +441,8 @@ class Forks:
     def _unpack(self, rows: Sequence[int]) -> None:
         """From here on each row has a tail of its own."""
         nodes, self.pads = self._tree.rows_to_the_right(rows)
+        ends = self._tree.depths[nodes[:, -1]] + 1 - torch.tensor([self._tree.lengths[r] for r in rows], device=nodes.device)
+        self._ahead = self._ahead + ends[:, None]  # some are less deep than they are long
         packed, self._tree = self._store, None
         self._store = _Store(nodes.shape[1] + self._room)
         for layer, pair in enumerate(zip(packed.keys, packed.values, strict=True)):
