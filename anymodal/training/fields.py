@@ -36,7 +36,7 @@ def phrase_of(words: tuple[str, ...], every: tuple[str, ...]) -> int | None:
         return None
     if not shapes:
         return len(every) - 1
-    return SHAPES.index(shapes[0]) + (len(SHAPES) if "cold" in words else 0)
+    return SHAPES.index(shapes[0]) + (len(SHAPES) if "colder" in words else 0)
 
 
 SHARE = 0.1  # of a patch that a thing must cover

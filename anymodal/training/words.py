@@ -44,12 +44,11 @@ def window_words(scene: Scene, window: int) -> dict[str, list[tuple[str, ...]]]:
     heard = tuple(w for group, true in sound_claims(scene, window) for i in true for w in HEARD_WORDS[i])
     moved = tuple(w for group, true in motion_claims(scene, window) for i in true for w in MOVED_WORDS[i])
     near, hot = nearest(scene, window), hottest(scene, window)
-    changing = tuple(w for thing, change in changed(scene, window) for w in (thing.shape, HEAT_WORDS[change.word]))
+    changing = tuple(w for thing, change in changed(scene, window) for w in (thing.shape, change.word))
     return {"video": [tuple(p) or NOTHING for p in places], "audio": [heard or NOTHING], "imu": [moved or NOTHING],
             "depth": [("nearest", near.shape) if near else NOTHING],
             "thermal": [("hot", hot.shape) if hot else NOTHING, changing or NOTHING]}
 
 
-HEAT_WORDS = {"warmer": "warm", "colder": "cold"}  # each a single token
 HEARD_WORDS = tuple(tuple(h.split()) for h in HEARD)  # "low", "bell", "starts"
 MOVED_WORDS = tuple(tuple(m.split()[1:]) for m in MOVED)  # "shaking", "goes", "on"
