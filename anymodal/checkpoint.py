@@ -28,17 +28,14 @@ import torch
 from torch import Tensor, nn
 
 from anymodal.errors import WeightsError
-from anymodal.models import CONFIG, read_json, value_at
+from anymodal.models import CONFIG, INDEX, STANDARD, lacking, read_json, value_at, weight_files
 from anymodal.room import check_room
 
 # Layout of safetensors: an 8-byte length, a JSON header, the tensors. https://github.com/huggingface/safetensors
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
           "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
           "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
-STANDARD = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin",
-            "*.safetensors", "*.bin", "*.pth", "*.pt")  # the first that is there
 NESTED = ("state_dict", "model", "module")  # where a training's file keeps its tensors
-NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,24 +110,15 @@ class Checkpoint:
     @cached_property
     def _files(self) -> dict[str, Path] | list[Path]:
         """Key -> file, as an index says; or all files with weights."""
-        for pattern in self._patterns or STANDARD:
-            found = sorted(p for p in self.folder.glob(pattern) if p.name not in NOT_WEIGHTS)
-            if found and found[0].name.endswith(".index.json"):
-                return self._index(found[0])
-            if found and self._patterns:
-                return sorted({p for every in self._patterns for p in self.folder.glob(every)})
-            if found:
-                return found
-        raise WeightsError(f"no weights in {self.folder}: none of {', '.join(self._patterns or STANDARD)}",
-                           fix="copy the checkpoint's weights there, or download them again")
-
-    def _index(self, path: Path) -> dict[str, Path]:
-        places = read_json(path).get("weight_map")
-        if not isinstance(places, dict) or not places:
-            raise WeightsError(f"{path}: no weight_map", fix="the index is damaged: copy it again")
-        missing = sorted({name for name in places.values() if not (self.folder / name).is_file()})
+        found = weight_files(self.folder, self._patterns)
+        if not found:
+            raise WeightsError(f"no weights in {self.folder}: none of {', '.join(self._patterns or STANDARD)}",
+                               fix="copy the checkpoint's weights there, or download them again")
+        if not found[0].name.endswith(INDEX):
+            return found
+        missing, places = lacking(self.folder, self._patterns), read_json(found[0])["weight_map"]
         if missing:
-            raise WeightsError(f"{path} names {missing[0]!r}, which is not there ({len(missing)} of "
+            raise WeightsError(f"{found[0]} names {missing[0]!r}, which is not there ({len(missing)} of "
                                f"{len(set(places.values()))} files are missing)", fix="download the checkpoint again")
         return {key: self.folder / name for key, name in places.items()}
 

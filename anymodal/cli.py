@@ -26,6 +26,7 @@ from anymodal.commands.ask import ask
 from anymodal.commands.doctor import doctor
 from anymodal.commands.evaluate import evaluate
 from anymodal.commands.live import live
+from anymodal.commands.models import models, pull
 from anymodal.commands.playground import playground
 from anymodal.commands.train import train
 from anymodal.commands.watch import forget, watch
@@ -105,7 +106,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _name, _command in (("ask", ask), ("watch", watch), ("forget", forget), ("live", live), ("playground", playground),
-                        ("train", train), ("eval", evaluate), ("doctor", doctor)):
+                        ("train", train), ("eval", evaluate), ("models", models), ("pull", pull), ("doctor", doctor)):
     app.command(_name)(_command)
 
 

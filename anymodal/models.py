@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,11 @@ from anymodal.config import BundleSpec, read_spec, shipped_bundles
 from anymodal.errors import ConfigError, WeightsError, nearest, need
 
 CONFIG = "config.json"
+INDEX = ".index.json"
+STANDARD = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin",
+            "*.safetensors", "*.bin", "*.pth", "*.pt")  # the first that is there
+NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt")
+OWN_LICENCE = "Apache-2.0"
 _ID = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
 
 
@@ -92,13 +99,83 @@ def locate(name: str, beside: Path | None = None) -> Path:
                                                        "llava-hf/llava-1.5-7b-hf")
 
 
+def hub() -> Any:
+    """The hub's client. Raises MissingExtraError."""
+    found = need("huggingface_hub", extra="run")
+    for name in ("constants", "errors", "file_download", "utils"):  # it loads them only when they are named
+        importlib.import_module(f"huggingface_hub.{name}")
+    return found
+
+
 def cached(repo: str) -> Path | None:
-    """The folder of an id in the hub's cache, if it is there. The network is not asked."""
-    hub = need("huggingface_hub", extra="run")
-    try:
-        return Path(hub.snapshot_download(repo, local_files_only=True))
-    except (hub.errors.LocalEntryNotFoundError, hub.errors.HFValidationError, OSError, ValueError):
-        return None
+    """The folder of an id in the hub's cache, whole or not, if it is there. The network is not asked."""
+    client = hub()
+    root = Path(client.constants.HF_HUB_CACHE) / client.file_download.repo_folder_name(repo_id=repo, repo_type="model")
+    main = root / "refs" / "main"  # https://huggingface.co/docs/huggingface_hub/guides/manage-cache
+    found = [root / "snapshots" / main.read_text().strip()] if main.is_file() else sorted((root / "snapshots").glob("*"))
+    return next((f for f in reversed(found) if f.is_dir()), None)
+
+
+def weight_files(folder: Path, patterns: Sequence[str] = ()) -> list[Path]:
+    """The files that weights are read from: those of `patterns`, or as transformers names them; an index alone stands for
+    its shards. [] where there are none."""
+    for pattern in [patterns] if patterns else [[p] for p in STANDARD]:
+        found = {p for every in pattern for p in folder.glob(every) if p.name not in NOT_WEIGHTS}
+        if found:
+            return sorted(found)
+    return []
+
+
+def lacking(folder: Path, patterns: Sequence[str] = ()) -> list[str]:
+    """What of its weights is not in a checkpoint's folder: names of shards, or "weights"."""
+    found = weight_files(folder, patterns)
+    if not found or not found[0].name.endswith(INDEX):
+        return [] if found else ["weights"]
+    places = read_json(found[0]).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise WeightsError(f"{found[0]}: no weight_map", fix="the index is damaged: copy it again")
+    return sorted({name for name in places.values() if not (folder / name).is_file()})
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A bundle of ours, as `anymodal models` shows it. `here`: yes, no, or what is lacking."""
+
+    name: str
+    modalities: tuple[str, ...]
+    size_gb: float
+    licence: str
+    non_commercial: bool
+    needs: tuple[str, ...]
+    checkpoint: str
+    here: str
+
+
+def shipped() -> list[Shipped]:
+    """All of them, the default one first."""
+    found = [_shipped(*read_spec(path)) for path in shipped_bundles().values()]
+    return sorted(found, key=lambda s: (bool(s.checkpoint), s.name))
+
+
+def _shipped(spec: BundleSpec, path: Path) -> Shipped:
+    if spec.checkpoint is None:
+        folder = weights_folder(spec, path)
+        files = list(folder.glob("*.safetensors"))
+        size_gb = sum(f.stat().st_size for f in files) / 1e9
+        return Shipped(spec.name, tuple(spec.modalities), size_gb, OWN_LICENCE, False, (), "", "yes" if files else "no")
+    its = spec.checkpoint
+    states = []
+    for repo, patterns in {its.id: its.files, **dict.fromkeys(its.others.values(), ())}.items():
+        folder = Path(repo) if Path(repo).is_dir() else cached(repo)
+        if folder is None:
+            states.append("no")
+        else:
+            gone = lacking(folder, patterns)
+            states.append(f"in part: no {gone[0]}" if gone else "yes")
+    here = "yes" if set(states) == {"yes"} else next((s for s in states if s.startswith("in")), "no")
+    if here == "no" and "yes" in states:
+        here = f"in part: {states.count('yes')} of {len(states)} checkpoints"
+    return Shipped(spec.name, tuple(spec.modalities), its.size_gb, its.licence, its.non_commercial, its.needs, its.id, here)
 
 
 def read_json(path: Path) -> dict[str, Any]:
