@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 from torch import nn
 
-from anymodal.config import MemorySpec, build_part, configs_dir, parse_spec
-from anymodal.errors import ConfigError
+from anymodal.agent import load
+from anymodal.config import MemorySpec, PartSpec, build_part, configs_dir, parse_spec
+from anymodal.errors import ConfigError, WeightsError
 from anymodal.language.adapter_prompts import AdapterPromptLM, attention_of
-from anymodal.language.attach import Medium, Seen, decoder_layers
+from anymodal.language.attach import TIED, Medium, Seen, decoder_layers, owned
 from anymodal.language.encoder_decoder import EncoderDecoderLM
 from anymodal.language.forks import Forks, Trunk
 from anymodal.language.gated_cross import GatedCrossLM
@@ -24,6 +26,8 @@ from anymodal.language.tree import Tree
 from anymodal.memory import Compaction
 from anymodal.session.log import Turn
 from anymodal.stages.items import Percept
+from anymodal.testing import gradient_frame, make_video
+from anymodal.testing_bundle import random_bundle
 from anymodal.types import Tokens
 
 WIDTH, VOCAB = 32, 99
@@ -428,9 +432,10 @@ def test_a_session_of_each_kind(name):
     one, other = ([p for p in mind.answer(s, "what is it?")][-1] for s in (live, rebuilt))
     assert (one.text, one.windows_seen, one.frames_seen) == (other.text, 70, 280)
 
-    before = [p for p in mind.answer(live, "what is it?", at_s=68.0)][-1]  # as of then, from a state that went on
-    early = mind.open(in_effect[-1], windows[in_effect[-1].after_window + 1 : 68])
-    assert before.text == [p for p in mind.answer(early, "what is it?")][-1].text and before.windows_seen == 68
+    at = max(68, int(live.exact_from_s))
+    before = [p for p in mind.answer(live, "what is it?", at_s=float(at))][-1]  # as of then, from a state that went on
+    early = mind.open(in_effect[-1], windows[in_effect[-1].after_window + 1 : at])
+    assert before.text == [p for p in mind.answer(early, "what is it?")][-1].text and before.windows_seen == at
     seen = mind.open(None, [*windows[:4], replace(windows[4], tokens=tuple(
         replace(t, embeds=-t.embeds) for t in windows[4].tokens))])
     assert float((scores(mind, seen) - scores(mind, mind.open(None, windows[:5]))).abs().max()) > 1e-3
@@ -446,3 +451,33 @@ def test_media_need_text_to_stand_beside():
     mind.layout.text_tokens = lambda entry: 0
     with pytest.raises(ConfigError, match="a window has no text"):
         Mind(mind.spec, mind.lm, mind.layout)
+
+
+@pytest.mark.parametrize("name", ["gated cross-attention", "adapter prompts"])
+def test_a_bundle_whose_media_stand_beside_the_text(name, tmp_path):
+    path = random_bundle(tmp_path)
+    raw = yaml.safe_load(path.read_text())
+    raw["language"], raw["memory"] = ATTACHED[name], {"budget_tokens": 190, "slices": 1}
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    lm = build_part(PartSpec(**raw["language"]))
+    with torch.no_grad():
+        for tensor in lm.parameters():
+            tensor.copy_(torch.randn_like(tensor) * 0.3)
+    state = {k: v.contiguous() for k, v in owned(lm).state_dict().items() if k not in TIED}
+    file = tmp_path / "random" / "language.safetensors"
+    save_file(state, file)
+    clip = make_video(tmp_path / "clip.mp4", [gradient_frame(48, k) for k in range(12)], rate_hz=4)
+    agent = load(path)
+    asked = agent.ask(clip, "what is it?")
+    with agent.open(clip, log=tmp_path / "s.db") as session:
+        session.wait()
+        live = session.ask("what is it?")
+        early = session.ask("what is it?", at_s=1.0)
+    assert live.text == asked.text and live.windows_seen == 3 and early.windows_seen == 1
+    with agent.reopen(tmp_path / "s.db") as session:
+        assert session.ask("what is it?").text == live.text
+
+    gone = next(k for k in state if k.startswith(("gated", "prompts")))
+    save_file({k: v for k, v in state.items() if k != gone}, file)
+    with pytest.raises(WeightsError, match=gone.split(".")[0]):
+        load(path)
