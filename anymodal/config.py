@@ -123,6 +123,7 @@ class TemplateSpec(_Strict):
     crops: CropsSpec | None = None
     tail: str = ""
     tail_words: int = Field(0, ge=0)
+    twins: tuple[str, ...] = ()  # pairs of tokens of which the second has the first one's position (M-RoPE)
     question: str
     turn: str = ""
     again: str = ""
@@ -281,8 +282,25 @@ class CheckpointSpec(_Strict):
     others: dict[str, str] = Field(default_factory=dict)  # further checkpoints by a name that parts give: name -> id
 
 
+class LoadSpec(_Strict):
+    """How a published model's part is loaded; None is as the process was told.
+
+    device: such as cuda:1. quantize: linear layers of the language model in so many bits. lora: adapters in peft's layout,
+    folders or ids, merged into the language model one after another.
+    """
+
+    device: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    quantize: Literal["8bit", "4bit"] | None = None
+    lora: tuple[str, ...] = ()
+
+
+LANGUAGE = "language"
+
+
 class BundleSpec(_Strict):
     name: str
+    load: dict[str, LoadSpec] = Field(default_factory=dict)  # by modality, and of the language model: a device map
     checkpoint: CheckpointSpec | None = None  # of a published model; then `weights` is not used
     window_s: float = Field(1.0, gt=0)
     gate: GateSpec = Field(default_factory=GateSpec)
@@ -299,6 +317,17 @@ class BundleSpec(_Strict):
     trust: tuple[str, ...] = ()
     training: dict[str, Any] = Field(default_factory=dict)
     runtime: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _loads_what_is_there(self) -> BundleSpec:
+        for name, spec in self.load.items():
+            if name not in (*self.modalities, LANGUAGE):
+                raise ValueError(f"load names {name!r}; {nearest(name, (*self.modalities, LANGUAGE))}")
+            if name != LANGUAGE and (spec.quantize or spec.lora):
+                raise ValueError(f"load.{name}: quantize and lora are for the language model")
+        if self.load and self.checkpoint is None:
+            raise ValueError("load is for published models, which have a checkpoint")
+        return self
 
     @field_validator("modalities", mode="after")
     @classmethod
@@ -402,7 +431,7 @@ def _model_at(loc: tuple) -> type[BaseModel]:
     model: type[BaseModel] = BundleSpec
     steps = {"modalities": ModalitySpec, "level": LevelSpec, "prompt": PromptSpec, "memory": MemorySpec, "gate": GateSpec,
              "search": SearchSpec, "speech": SpeechSpec, "asr": PartSpec, "asked": AskedSpec, "template": TemplateSpec,
-             "crops": CropsSpec, "checkpoint": CheckpointSpec, "encoder": PartSpec, "adapter": PartSpec, "language": PartSpec,
+             "crops": CropsSpec, "checkpoint": CheckpointSpec, "load": LoadSpec, "encoder": PartSpec, "adapter": PartSpec, "language": PartSpec,
              "joint_text": PartSpec}
     for part in loc:
         model = steps.get(str(part), model)

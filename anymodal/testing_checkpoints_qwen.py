@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,38 @@ def make_qwen3_vl(folder: str | Path, *, seed: int = 0, shards: int = 1, tied: b
     for key in ("min_pixels", "max_pixels"):
         del picture[key]
     return publish(spread_weights(model, seed), folder, shards=shards, files={"preprocessor_config.json": picture})
+
+
+def make_qwen2_5_omni(folder: str | Path, *, seed: int = 0, shards: int = 1) -> Path:
+    """The thinker of Qwen2.5-Omni in the layout of Qwen/Qwen2.5-Omni-7B, with patches of 4 px and 16 mel bins."""
+    from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+    from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
+
+    folder = Path(folder)
+    special = ("<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<|vision_bos|>",
+               "<|vision_eos|>", "<|IMAGE|>", "<|VIDEO|>")
+    tokenizer = _tokenizer(folder, special, "Qwen2_5OmniProcessor")
+    number = tokenizer.convert_tokens_to_ids
+    vision = {"depth": 3, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 48,
+              "patch_size": 4, "window_size": 16, "fullatt_block_indexes": [1]}
+    audio = {"num_mel_bins": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 48, "d_model": 32,
+             "output_dim": 48, "n_window": 100}
+    model = Qwen2_5OmniThinkerForConditionalGeneration(Qwen2_5OmniThinkerConfig(
+        vision_config=vision, audio_config=audio, text_config=_text(len(tokenizer) + 3),
+        audio_token_index=number("<|AUDIO|>"), image_token_index=number("<|IMAGE|>"),
+        video_token_index=number("<|VIDEO|>"), audio_start_token_id=number("<|audio_bos|>"),
+        audio_end_token_id=number("<|audio_eos|>"), vision_start_token_id=number("<|vision_bos|>"),
+        vision_end_token_id=number("<|vision_eos|>")))
+    model.generation_config.eos_token_id = [number("<|im_end|>"), number("<|endoftext|>")]
+    both = {**_preprocessor("Qwen2VLImageProcessor", "Qwen2_5OmniProcessor", 4, MEAN, STD), "chunk_length": 300,
+            "dither": 0.0, "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 16, "hop_length": 160,
+            "n_fft": 400, "n_samples": 4800000, "nb_max_frames": 30000, "padding_side": "right", "padding_value": 0.0,
+            "return_attention_mask": True, "sampling_rate": 16000}
+    publish(spread_weights(model, seed), folder, shards=shards,
+            renames={r"^model\.(audio_tower|visual)\.": r"\1.", r"^model\.language_model\.": "model.", "^": "thinker."},
+            files={"preprocessor_config.json": both})
+    config = json.loads((folder / "config.json").read_text())
+    whole = {"architectures": ["Qwen2_5OmniModel"], "model_type": "qwen2_5_omni", "enable_audio_output": False,
+             "enable_talker": False, "thinker_config": {**config, "architectures": ["Qwen2OmniNaViTThinkerForConditionalGeneration"]}}
+    (folder / "config.json").write_text(json.dumps(whole, indent=2))
+    return folder

@@ -67,9 +67,9 @@ def prompt(model, layers: int) -> Rows:
         def __init__(self, positions, takes):
             self.positions, self.takes, self.embeds = positions, takes, positions
 
-    found = [places.text(5), *places.window([Soft(grid(2, 2, 3), (4, 0, 0))]),
-             *places.window([Soft(grid(2, 2, 3), (4, 0, 0))]), places.text(4),
-             *places.window([Soft(grid(1, 3, 4), (0, 0, 0))]), places.text(3)]
+    found = [places.text(range(5)), *places.window([Soft(grid(2, 2, 3), (4, 0, 0))]),
+             *places.window([Soft(grid(2, 2, 3), (4, 0, 0))]), places.text(range(4)),
+             *places.window([Soft(grid(1, 3, 4), (0, 0, 0))]), places.text(range(3))]
     positions = torch.from_numpy(np.concatenate(found))
     extras = None
     if layers:
@@ -217,14 +217,14 @@ def test_a_clip_in_windows_has_the_places_that_transformers_gives_it_whole():
                                      second_per_grid_ts=[0.5])
     places, window = Places(), Tokens("s", "v", 0, "video", 0, 1, np.zeros((112, 1)), positions=grid(2, 7, 8, step=1),
                                       takes=(2, 0, 0))
-    found = [places.text(4), *(x for _ in range(3) for x in places.window([window])), places.text(5)]
+    found = [places.text(range(4)), *(x for _ in range(3) for x in places.window([window])), places.text(range(5))]
     assert np.array_equal(np.concatenate(found).T, wanted[:, 0])
 
 
 def test_text_between_windows_begins_a_grid_of_its_own_behind_the_largest():
     window = Tokens("s", "v", 0, "video", 0, 1, np.zeros((4, 1)), positions=grid(1, 1, 4), takes=(1, 0, 0))
     places = Places(10)
-    (first,), label, (second,) = places.window([window]), places.text(2), places.window([window])
+    (first,), label, (second,) = places.window([window]), places.text(range(2)), places.window([window])
     assert first.tolist() == [[10, 10, 10 + w] for w in range(4)] and label[:, 1].tolist() == [14, 15]
     assert second.tolist() == [[16, 16, 16 + w] for w in range(4)] and places.free == 20
 
@@ -271,7 +271,7 @@ def laid_out(model, entries) -> Rows:
     """A list before the model: a label of one token, then the window."""
     places, parts = Places(), []
     for entry in entries:
-        parts.append(Rows(torch.full((1, WIDTH), entry.t0_s / 9), torch.from_numpy(places.text(1))))
+        parts.append(Rows(torch.full((1, WIDTH), entry.t0_s / 9), torch.from_numpy(places.text(range(1)))))
         for part, own in zip(entry.parts, places.window(entry.parts), strict=True):
             extras = None if part.extras is None else torch.from_numpy(part.extras)
             parts.append(Rows(torch.from_numpy(part.embeds), torch.from_numpy(own), extras))

@@ -55,6 +55,7 @@ class Layout:
     head: tuple[int, ...] = (BOS,)
     stops: frozenset[int] = frozenset({EOS})
     tail: tuple[int, ...] = ()  # between the windows and turns
+    twins: frozenset[tuple[int, int]] = frozenset()  # pairs of ids that share one position
     spans = True  # answers end with the evidence they rely on
 
     def __init__(self, spec: BundleSpec, tokenizer: TextTokenizer) -> None:
@@ -112,6 +113,7 @@ class TemplateLayout(Layout):
         self._middle_s = (spec.window_s - 1 / rates[0]) / 2 if rates else spec.window_s / 2
         self._markers = {m: self._marker(m, text) for m, text in self.template.placeholders.items()}
         self.head = tuple(self._head())
+        self.twins = frozenset(self._twin(text) for text in self.template.twins)
         ids, texts = tokenizer.stops(self.template.stops)
         self.stops, self._stop_texts = frozenset(ids), texts
         self.yes, self.no = self._answers("Yes", "yes"), self._answers("No", "no")
@@ -178,6 +180,12 @@ class TemplateLayout(Layout):
                               f"{modality}", fix="use the tokenizer that was published with this checkpoint, or mend "
                                                  "prompt.template.placeholders")
         return found
+
+    def _twin(self, text: str) -> tuple[int, int]:
+        ids = self.tokenizer.encode_template(text, begins=False)
+        if len(ids) != 2:
+            raise ConfigError(f"prompt.template.twins: {text!r} is {len(ids)} tokens, not a pair", fix="name two tokens")
+        return ids[0], ids[1]
 
     def _head(self) -> list[int]:
         begins = self._begins == "head"

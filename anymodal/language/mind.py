@@ -184,7 +184,7 @@ class Mind:
         self.check(question)
         seen, length = self._seen(state.memory, at_s)
         ids = self.layout.question(question, self._turns(turns))
-        places = Places(state.trunk.free(length))
+        places = Places(state.trunk.free(length), self.layout.twins)
         asked = Rows.cat([*self._recalled(recalled, places), self._laid([ids], places)])
         forks = state.trunk.fork([asked], length=length, room=self.spec.prompt.max_answer_tokens)
         reader = self.layout.reader()
@@ -237,7 +237,7 @@ class Mind:
         if (tree := self._trees.pop(prompts, None)) is None:
             for prompt in prompts:
                 self.check(prompt)
-            tree = Tree.of([self.layout.condition(p) for p in prompts], self.device)
+            tree = Tree.of([self.layout.condition(p) for p in prompts], self.device, self.layout.twins)
         self._trees[prompts] = tree
         while len(self._trees) > MOST_TREES:
             self._trees.pop(next(iter(self._trees)), None)
@@ -246,7 +246,8 @@ class Mind:
     def fork(self, state: MindState, suffixes: Sequence[Sequence[int]], *, room: int | None = None) -> Forks:
         """One continuation of the session for each list of ids. `room`: tokens that will follow, about."""
         room = self.spec.prompt.max_answer_tokens if room is None else room
-        return state.trunk.fork([self._embeds(ids) for ids in suffixes], room=room)
+        free, twins = state.trunk.free(), self.layout.twins
+        return state.trunk.fork([self._laid([ids], Places(free, twins)) for ids in suffixes], room=room)
 
     def greedy(self, forks: Forks, *, begin: Sequence[int] = (),
                heard: Callable[[int, int, float, bool], None] = lambda *_: None) -> list[Reader]:
@@ -327,7 +328,7 @@ class Mind:
 
     def _list(self, entries: Sequence[Span], start: int = 0) -> Rows:
         """What goes into the model for a list, from token `start` on."""
-        places, at = Places(), len(self.layout.head)
+        places, at = Places(twins=self.layout.twins), len(self.layout.head)
         found = [self._laid([self.layout.head], places)]
         for entry in entries:
             at += self._size(entry)

@@ -14,7 +14,7 @@ Shapes: L tokens, W width, K layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
@@ -25,6 +25,9 @@ from torch import Tensor
 
 from anymodal.language.attach import Medium
 from anymodal.language.capability import AXES
+
+
+NO_ID = -1_000_000  # of what is no text
 
 
 class Soft(Protocol):
@@ -88,18 +91,19 @@ class Rows:
 class Places:
     """Gives tokens their places as they come, in the order of a prompt. `free`: the first position behind all so far."""
 
-    def __init__(self, free: int = 0) -> None:
-        self.free = free
+    def __init__(self, free: int = 0, twins: Container[tuple[int, int]] = ()) -> None:
+        """twins: pairs of ids of which the second, right behind the first, has the first one's place."""
+        self.free, self._twins = free, twins
         self._begin: int | None = None  # of the grid that is being laid out
         self._elapsed = 0  # how far it is on in time
 
-    def text(self, count: int) -> np.ndarray:
-        """Places (count, 3) of text: 1-D, behind everything; a grid ends with it."""
-        if count:
+    def text(self, ids: Sequence[int]) -> np.ndarray:
+        """Places (len(ids), 3) of text: 1-D, behind everything; a grid ends with it."""
+        if len(ids):
             self._begin, self._elapsed = None, 0
-        places = np.repeat(np.arange(self.free, self.free + count)[:, None], AXES, 1)
-        self.free += count
-        return places
+        at = self.free + np.arange(len(ids)) - twins_before(ids, self._twins)
+        self.free = int(at[-1]) + 1 if len(ids) else self.free
+        return np.repeat(at[:, None], AXES, 1)
 
     def window(self, parts: Iterable[Soft]) -> list[np.ndarray]:
         """Places (L, 3) of each of the soft parts of one window, which lie beside each other in time.
@@ -109,7 +113,7 @@ class Places:
         found, longest = [], 0
         for part in parts:
             if part.positions is None:
-                found.append(self.text(len(part.embeds)))
+                found.append(self.text((NO_ID,) * len(part.embeds)))
                 longest = 0
                 continue
             if self._begin is None:
@@ -123,11 +127,17 @@ class Places:
         return found
 
 
+def twins_before(ids: Sequence[int], twins: Container[tuple[int, int]]) -> np.ndarray:
+    """How many of the ids up to each, itself included, are a twin of the one before them."""
+    same = [False, *(pair in twins for pair in zip(ids, ids[1:]))] if twins else [False] * len(ids)
+    return np.cumsum(same[: len(ids)], dtype=np.int64)
+
+
 def lay(pieces: Iterable[Sequence[int] | Soft], places: Places) -> np.ndarray:
     """Places (L, 3) of an entry's pieces, ids of text or soft tokens; those with no text between lie beside each other."""
     found = []
     for soft, group in groupby(pieces, key=lambda piece: hasattr(piece, "embeds")):
-        found += places.window(group) if soft else [places.text(len(ids)) for ids in group]
+        found += places.window(group) if soft else [places.text(ids) for ids in group]
     return np.concatenate(found) if found else np.zeros((0, AXES), np.int64)
 
 

@@ -8,11 +8,14 @@ Nodes are numbered so that a parent comes before its children. S nodes, N rows, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from anymodal.language.rows import twins_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,9 @@ class Tree:
     leaves: Tensor  # (N,)
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Tree:
-        """rows: N of at least one id each."""
+    def of(cls, rows: Sequence[Sequence[int]], device: torch.device | str = "cpu",
+           twins: Container[tuple[int, int]] = ()) -> Tree:
+        """rows: N of at least one id each. twins: pairs of ids of which the second is as deep as the first."""
         children: dict[tuple[int, int], int] = {}  # (parent, id) -> node
         kinds: dict[tuple[int, int], int] = {}  # (id, depth) -> kind
         ids: list[int] = []
@@ -42,7 +46,8 @@ class Tree:
         paths = []
         for number, row in enumerate(rows):
             path, node = [], -1
-            for depth, token in enumerate(row):
+            depths_here = np.arange(len(row)) - twins_before(row, twins)
+            for index, (depth, token) in enumerate(zip(depths_here.tolist(), row)):
                 node = children.setdefault((node, token), len(ids))
                 if node == len(ids):
                     kind = kinds.setdefault((token, depth), len(examples))
@@ -50,7 +55,7 @@ class Tree:
                         examples.append(node)
                     ids.append(token)
                     depths.append(depth)
-                    first.append(number * longest + depth)
+                    first.append(number * longest + index)
                     kind_of.append(kind)
                 path.append(node)
             paths.append(path + [path[-1]] * (longest - len(path)))
