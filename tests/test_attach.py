@@ -420,7 +420,7 @@ def test_a_session_of_each_kind(name):
     mind, rng = mind_of(ATTACHED[name]), np.random.default_rng(0)
     windows = [window(k, rng) for k in range(70)]
     if name == "adapter prompts":  # of a window's streams each brings as many tokens as there are prompts, or one
-        assert mind.lm.medium([torch.ones(2, 3), torch.zeros(1, 3)]).tokens.tolist() == [[0.5] * 3] * 2
+        assert mind.lm.gather([torch.ones(2, 3), torch.zeros(1, 3)]).tolist() == [[0.5] * 3] * 2
     live, made = mind.open(), []
     for w in windows:
         if (c := mind.extend(live, w)) is not None:

@@ -22,7 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from anymodal.errors import ConfigError
-from anymodal.language.attach import AttachedLM, Medium, Seen, counted, decoder_layers, seen_now
+from anymodal.language.attach import AttachedLM, Seen, counted, decoder_layers, seen_now
 
 NAME = "anymodal_prompts"
 
@@ -62,9 +62,10 @@ class AdapterPromptLM(AttachedLM):
             attention.attached = partial(self._added, i, attention)
         self.model.config._attn_implementation = NAME
 
-    def medium(self, parts: Sequence[Tensor]) -> Medium:
-        """What an entry of the memory brings: the mean of its streams. Raises ConfigError for other numbers of tokens."""
-        return Medium(torch.stack([counted(p, self.config.prompts) for p in parts]).mean(0))
+    def gather(self, parts: Sequence[Tensor]) -> Tensor:
+        """What an entry of the memory brings, of its streams' tokens (..., n, D): their mean. Raises ConfigError for n
+        other than 1 and the number of prompts."""
+        return torch.stack([counted(p, self.config.prompts) for p in parts]).mean(0)
 
     def _added(self, i: int, attention: nn.Module, query: Tensor, scaling: float) -> Tensor:
         """query (B, H, L, D) of a layer -> what its prompts add to its attention, (B, H, L, D)."""

@@ -157,9 +157,9 @@ class AttachedLM(nn.Module):
     def tie_weights(self) -> None:
         self.model.tie_weights()
 
-    def medium(self, parts: Sequence[Tensor]) -> Medium:
-        """What an entry of the memory brings: its streams' tokens (M, D), one behind the other."""
-        return Medium(torch.cat(list(parts)))
+    def gather(self, parts: Sequence[Tensor]) -> Tensor:
+        """What an entry of the memory brings, of its streams' tokens (..., n, D): they come one behind the other."""
+        return torch.cat(list(parts), -2)
 
     @property
     def capability(self) -> Capability:

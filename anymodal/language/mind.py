@@ -347,7 +347,7 @@ class Mind:
         media: tuple[tuple[int, Medium], ...] = ()
         if self._attached:
             if parts := [self._soft(p, stamp).embeds for p in pieces if isinstance(p, Part)]:
-                media = ((0, self.lm.medium(parts)),)
+                media = ((0, Medium(self.lm.gather(parts))),)
             pieces = [p for p in pieces if not isinstance(p, Part)]
         found = [self._soft(p, stamp) if isinstance(p, Part) else Rows(self._embeds(p)) for p in pieces]
         rows = replace(Rows.cat(found) if found else Rows(self._embeds(())), media=media)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anymodal.language.attach import AttachedLM, Seen, owned, seeing
 from anymodal.language.prompt import answer_ids, question_ids, window_label
 from anymodal.language.stamp import window_stamp
 from anymodal.language.tokenizer import BOS, TextTokenizer
@@ -147,7 +148,7 @@ class LanguageStage:
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.perception.named_parameters()
-        yield from self.lm.model.named_parameters(prefix="language")
+        yield from owned(self.lm).named_parameters(prefix="language")
 
     def draw(self) -> Callable[[int], dict]:
         encoders = self.perception.encoders
@@ -158,7 +159,7 @@ class LanguageStage:
         soft = soft_tokens(self.frozen, batch)
         prefix = clip_prefix(self.lm, self.tokenizer, soft, len(batch["asked"]), batch["windows"])
         packed = [pack(self.tokenizer, rows, 96, self.perception.spec.window_s) for rows in batch["asked"]]
-        loss, parts = packed_loss(self.lm, prefix, packed)
+        loss, parts = packed_loss(self.lm, prefix, packed, clip_seen(self.lm, self.tokenizer, soft, batch["windows"]))
         if not self.words:
             return loss, parts
         said = said_loss(self.lm, self.ids, soft, batch["words"], self.events)
@@ -222,7 +223,8 @@ def soft_tokens(frozen: FrozenFrames, batch: dict) -> dict[str, Tensor]:
 
 
 def clip_prefix(lm, tokenizer: TextTokenizer, soft: dict[str, Tensor], clips: int, windows: int) -> Tensor:
-    """Input embeddings (B, P, W) of each clip: <bos>, then label and soft tokens of every window of one second."""
+    """Input embeddings (B, P, W) of each clip: <bos>, then label and soft tokens of every window of one second; these are
+    not among them where they reach the language model beside its text."""
     embed = lm.model.get_input_embeddings()
     device = embed.weight.device
 
@@ -232,8 +234,22 @@ def clip_prefix(lm, tokenizer: TextTokenizer, soft: dict[str, Tensor], clips: in
     rows = [ids([BOS])]
     for k in range(windows if soft else 0):
         stamp = window_stamp(embed.weight, float(k))
-        rows += [ids(window_label(tokenizer, float(k))), *(tokens[:, k] + stamp for tokens in soft.values())]
+        rows.append(ids(window_label(tokenizer, float(k))))
+        if not isinstance(lm, AttachedLM):
+            rows += [tokens[:, k] + stamp for tokens in soft.values()]
     return torch.cat(rows, 1)
+
+
+def clip_seen(lm, tokenizer: TextTokenizer, soft: dict[str, Tensor], windows: int) -> Seen | None:
+    """What the tokens of `clip_prefix` see, where soft tokens reach the language model beside its text."""
+    if not isinstance(lm, AttachedLM):
+        return None
+    embed = lm.model.get_input_embeddings().weight
+    labels = [len(window_label(tokenizer, float(k))) for k in range(windows if soft else 0)]
+    upto = torch.tensor([[0] + [k + 1 for k, size in enumerate(labels) for _ in range(size)]], device=embed.device)
+    media = [lm.gather([tokens[:, k] + window_stamp(embed, float(k)) for tokens in soft.values()])
+             for k in range(len(labels))]
+    return Seen(torch.stack(media, 1) if media else (), upto, lm.windows)
 
 
 @dataclass(slots=True)
@@ -262,8 +278,12 @@ def pack(tokenizer: TextTokenizer, rows: list[Question], longest: int, window_s:
     return packed
 
 
-def packed_loss(lm, prefix: Tensor, packed: list[Packed]) -> tuple[Tensor, dict[str, float]]:
-    """Weighted next-token loss over answers, and the share of wholly right answers by question type."""
+def packed_loss(lm, prefix: Tensor, packed: list[Packed],
+                seen: Seen | None = None) -> tuple[Tensor, dict[str, float]]:
+    """Weighted next-token loss over answers, and the share of wholly right answers by question type.
+
+    seen: what the prefix sees; questions see the last of it.
+    """
     device, (batch, before, _) = prefix.device, prefix.shape
     chunk = chunk_for(max(max(p.place) for p in packed) + 1)
     longest = -(-max(len(p.ids) for p in packed) // chunk) * chunk
@@ -275,7 +295,10 @@ def packed_loss(lm, prefix: Tensor, packed: list[Packed]) -> tuple[Tensor, dict[
     embeds = torch.cat([prefix, lm.model.get_input_embeddings()(ids)], 1)
     positions = torch.cat([torch.arange(before, device=device).expand(batch, -1), before + place], 1)
     packing = Packing.of(before, owner, chunk, embeds.dtype)
-    with packed_attention_of(lm.model):
+    if seen is not None:
+        upto = nn.functional.pad(seen.upto.expand(batch, -1), (0, longest), value=len(seen))
+        seen = Seen(seen.media, upto, seen.windows)
+    with packed_attention_of(lm.model), seeing(seen):
         hidden = lm.model.model(inputs_embeds=embeds, position_ids=positions, packing=packing).last_hidden_state
     target = weight > 0
     chosen = hidden[:, before - 1 : -1][target]

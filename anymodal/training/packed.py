@@ -62,7 +62,10 @@ def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
     far = (query[:, :, before:] @ pre_k.mT).unflatten(2, (-1, chunk))
     weights = torch.softmax(torch.cat([far, own_q @ near_k.mT + packing.own], -1), -1)
     out = (weights[..., :before].flatten(2, 3) @ pre_v) + (weights[..., before:] @ near_v).flatten(2, 3)
-    return torch.cat([seen, out], 2).transpose(1, 2), None
+    out = torch.cat([seen, out], 2)
+    if (attached := getattr(module, "attached", None)) is not None:  # adapter prompts; the query is scaled already
+        out = out + attached(query, 1.0)
+    return out.transpose(1, 2), None
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch import nn
 
 from anymodal.config import BundleSpec, build_part, load_spec
 from anymodal.errors import ConfigError, nearest
+from anymodal.language.attach import TIED, owned
 from anymodal.language.stamp import spread_numbers
 from anymodal.language.tokenizer import TextTokenizer, train_tokenizer
 from anymodal.perception import Perception
@@ -55,7 +56,7 @@ class Recipe:
                 module.set_attn_implementation("eager")  # its backward over short sequences is twice as fast on CPU
 
     def parts(self) -> dict[str, nn.Module]:
-        return {"perception": self.perception, "joint_text": self.text.tower, "language": self.lm.model}
+        return {"perception": self.perception, "joint_text": self.text.tower, "language": owned(self.lm)}
 
     def load(self) -> None:
         """Take up the weights of the run, where there are any."""
@@ -72,7 +73,7 @@ class Recipe:
 
         for name, module in self.parts().items():
             state = {k: v.detach().to("cpu", torch.bfloat16).contiguous().clone() for k, v in module.state_dict().items()
-                     if not (name == "language" and k == "lm_head.weight")}
+                     if not (name == "language" and k in TIED)}
             save_file(state, str(self.weights / f"{name}.safetensors"), metadata={"format": "pt"})
 
     def stage(self, plan: StagePlan):
