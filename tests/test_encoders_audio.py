@@ -14,6 +14,7 @@ from transformers import (
     ClapAudioModelWithProjection,
     ClapConfig,
     ClapFeatureExtractor,
+    ClapModel,
     PeAudioConfig,
     PeAudioFeatureExtractor,
     PeAudioModel,
@@ -24,6 +25,7 @@ from transformers import (
 from transformers.audio_utils import mel_filter_bank
 from transformers.utils import is_speech_available
 
+from anymodal.checkpoint import Checkpoint, unfilled
 from encoders.audio_spectrogram import AudioSpectrogramTower, kaldi_fbank
 from encoders.audio_tower import AudioTowerConfig
 from encoders.clap import ClapTower
@@ -437,6 +439,32 @@ def test_pe_audio_refuses_what_cannot_be_reflected():
 def test_options_check_themselves(wrong, said):
     with pytest.raises(ValueError, match=said):
         AudioTowerConfig(**wrong)
+
+
+@pytest.mark.parametrize("reference, tower, config, tensors", [
+    (lambda: WhisperForConditionalGeneration(WhisperConfig(**WHISPER)), WhisperTower, WHISPER,
+     {"model.encoder.": "encoder."}),
+    (lambda: ASTForAudioClassification(ASTConfig(**AST)), AudioSpectrogramTower, AST,
+     {"audio_spectrogram_transformer.": "model."}),
+    (lambda: ClapModel(ClapConfig(**clap_config(False))), ClapTower, clap_config(False),
+     {"audio_model.": "audio_model.", "audio_projection.": "audio_projection."}),
+    (lambda: PeAudioModel(PeAudioConfig(**PE)), PeAudioTower, PE,
+     {"audio_encoder.": "audio_encoder.", "audio_head.": "audio_head."})], ids=["whisper", "ast", "clap", "pe_audio"])
+def test_published_files_fill_the_towers_and_nothing_is_left(reference, tower, config, tensors, tmp_path):
+    model = reference()
+    model.save_pretrained(tmp_path)
+    joint = len(tensors) > 1
+    keys = {"preprocessor": {"truncation": "rand_trunc"}} if tower is ClapTower else {}
+    with unfilled():
+        made = tower.from_pretrained_config(Checkpoint(tmp_path).config, joint=joint, **keys)
+    report = Checkpoint(tmp_path).fill(made, tensors, renames=getattr(made, "renames", ()))
+    assert not any(t.is_meta for t in made.state_dict().values())
+    assert set(report.read) == {k for k in Checkpoint(tmp_path).keys if k.startswith(tuple(tensors))}
+    x = made.prepare(sound(made.rate_hz, 0.5), made.rate_hz)
+    again = tower.from_pretrained_config(config, joint=joint, **keys)
+    again.load_state_dict(made.state_dict())
+    with torch.no_grad():
+        close(made.eval()(x)[0], again.eval()(x)[0], 0)
 
 
 @pytest.mark.parametrize("tower, config, rate", [(WhisperTower, WHISPER, 16000), (AudioSpectrogramTower, AST, 16000),
