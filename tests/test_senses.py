@@ -1,5 +1,6 @@
 """Depth, thermal and any other sense of pictures: beside a clip, pushed, over the wire, and through a bundle's parts."""
 
+import base64
 import csv
 import io
 import zipfile
@@ -11,7 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.gateway.faults import Fault
+from actors.gateway.hosts import LocalHost
+from actors.gateway.pictures import levels
+from actors.gateway.settings import Settings
+from actors.gateway.testing import serving
 from anymodal.agent import load
+from anymodal.client import Client, InvalidError, Options
+from anymodal.client.encode import frame_of
 from anymodal.config import GateSpec, parse_spec
 from anymodal.errors import ConfigError, PacketError, SidecarError
 from anymodal.media import StreamSpec, Windower, find_sidecars, open_media, read_windows, stream_specs
@@ -511,3 +519,108 @@ def test_video_is_colour_unless_it_says_otherwise(agent):
     kinds = {name: (m.pixels, m.is_picture) for name, m in agent.spec.modalities.items()}
     assert kinds == {"video": ("rgb8", True), "audio": (None, False), "imu": (None, False),
                      "depth": ("gray16", True), "thermal": ("gray16", True)}
+
+
+# --- over the wire ----------------------------------------------------------------------------------------------------
+
+@settings(max_examples=20, deadline=None)
+@given(height=st.integers(1, 20), width=st.integers(1, 20), size=st.sampled_from([None, 12]), seed=st.integers(0, 99))
+def test_levels_go_over_the_wire_unchanged(height, width, size, seed):
+    frame = noise(1, height, width, seed)[0]
+    made = frame_of(frame, "depth", shorter_px=size, pixels="gray16")
+    data = base64.b64decode(made["data"])
+    with Image.open(io.BytesIO(data)) as image:  # another's decoder
+        assert (made["encoding"], image.format, image.mode) == ("png", "PNG", "I;16")
+        wanted = frame if size is None else nearest(frame, size)[:, :, 0]
+        assert np.array_equal(np.array(image), wanted)
+    got = levels(data, DEPTH, encoding="png", shape=None, most_pixels=10**6)
+    assert np.array_equal(got, nearest(frame, 12))  # scaled here, there, or in a file: the same
+    if size is None:
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "png")
+        assert np.array_equal(levels(buffer.getvalue(), DEPTH, encoding="png", shape=None, most_pixels=10**6), got)
+
+
+def test_floats_go_over_the_wire_as_levels():
+    metres = StreamSpec("depth", 4, None, pixels="gray16", level=Level("m", 0.001))
+    frame = noise(1)[0] % 9000
+    made = frame_of(frame / 1000, "depth", pixels="gray16", level=metres.level)
+    got = levels(base64.b64decode(made["data"]), metres, encoding="png", shape=None, most_pixels=10**6)
+    assert np.array_equal(got[:, :, 0], frame)
+    raw = (frame / 1000).astype("<f4").tobytes()  # of a client that knows nothing of levels
+    assert np.array_equal(levels(raw, metres, encoding="float32", shape=(20, 30), most_pixels=10**6), got)
+    with pytest.raises(PacketError, match="a depth frame holds floats, and the bundle"):
+        frame_of(frame / 1000, "depth", pixels="gray16")
+    assert frame_of(frame, "depth")["encoding"] == "float32"  # to a server that shows it as a picture
+
+
+def png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("data, given, words", [
+    (png(np.zeros((4, 4), np.uint8)), {}, "the png is L, one channel of 16 bits is wanted"),
+    (png(np.zeros((4, 4, 3), np.uint8)), {}, "the png is RGB"),
+    (png(np.zeros((4, 4), np.uint16))[:45], {}, "no whole PNG"),
+    (b"", {}, "no whole PNG"),
+    (png(np.zeros((60, 60), np.uint16)), {"most_pixels": 100}, "60x60 pixels, at most 100"),
+    (np.full(4, np.nan, "<f4").tobytes(), {"encoding": "float32", "shape": (2, 2)}, "values that are no numbers"),
+    (np.full(4, 99, "<f4").tobytes(), {"encoding": "float32", "shape": (2, 2)}, "levels are 0 to 65.535 m"),
+    (np.full(4, 1, "<f4").tobytes(), {"encoding": "float32", "shape": None}, "shape is missing"),
+])
+def test_frames_of_no_use_are_refused(data, given, words):
+    metres = StreamSpec("depth", 4, None, pixels="gray16", level=Level("m", 0.001))
+    with pytest.raises(Fault, match=words):
+        levels(data, metres, **{"encoding": "png", "shape": None, "most_pixels": 10**6} | given)
+
+
+@pytest.fixture(scope="module")
+def served(agent, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    threads = {"perception": {"threads": 1}, "mind": {"threads": 1}}
+    bundle = random_bundle(folder, senses=("depth", "thermal"), runtime=threads)
+    settings = Settings(port=0, state=folder / "state")
+    with serving(LocalHost(bundle, folder=settings.sessions, threads=1), settings) as running:
+        yield running
+
+
+def csv_of(clip):
+    path = clip.with_name("depth.csv")
+    path.write_text("time_s,depth_m\n0,1\n")
+    return path
+
+
+@pytest.mark.timeout(600)
+def test_a_client_pushes_and_streams_further_senses(agent, watched, served):
+    """What goes through the socket is answered as what is read by the library."""
+    wanted = agent.ask(watched, QUESTION)
+    with open_media(watched, stream_specs(agent.spec.modalities)) as source:
+        packets = list(source)
+    options = Options(connect_timeout_s=120.0, answer_timeout_s=120.0)
+    with Client(served.url, options=options) as client:
+        given = {"depth": watched.with_suffix(".depth.npz"), "thermal": watched.with_suffix(".thermal.mkv")}
+        assert client.ask(watched, QUESTION, sidecars=given).answer().text.strip() == wanted.text.strip()
+        with pytest.raises(InvalidError, match=r"pictures come as .npz or .mkv"):
+            client.ask(watched, QUESTION, sidecars={"depth": csv_of(watched)}).answer()
+        with client.live(streams={"cam": "video", "depth": "depth", "thermal": "thermal"}) as session:
+            assert session.wants["depth"].pixels == "gray16" and session.wants["depth"].level == Level("m", 0.001)
+            session.stream_file(watched, speed=None)
+            answer = session.ask(QUESTION).answer()
+            assert (answer.text.strip(), answer.frames_seen) == (wanted.text.strip(), wanted.frames_seen)
+        with client.live(streams={name: name for name in ("video", "depth", "thermal")}) as session:
+            for packet in packets:
+                if packet.modality == "video":
+                    session.push_frame(packet.data, packet.pts_s, encoding="rgb8")
+                elif packet.modality == "depth":
+                    session.push("depth", "depth", packet.data[:, :, 0] / 1000, packet.pts_s)  # in metres
+                else:
+                    session.push_frame(packet.data, packet.pts_s, stream="thermal")
+            session.flush()
+            assert session.ask(QUESTION).answer().text.strip() == wanted.text.strip()
+            with pytest.raises(PacketError, match="uint8, 16-bit levels are wanted"):
+                session.push("depth", "depth", np.zeros((24, 24), np.uint8), 9.0)
+        with client.live() as session:  # none of them is declared: the session does not wait for any
+            assert session.stream_file(watched, speed=None) == SECONDS
+            assert session.ask(QUESTION).answer().windows_missing == 0

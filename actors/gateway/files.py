@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import time
+import zipfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ class Stored:
     bytes: int
     created_at: int
     expires_at: int
-    media: dict[str, Any] | None = None  # what was sniffed; None for a sensor table
+    media: dict[str, Any] | None = None  # what was sniffed; None for a sensor's table or array
 
     def to_json(self) -> dict[str, Any]:
         row = {key: value for key, value in asdict(self).items() if key not in ("owner", "media")}
@@ -97,7 +98,7 @@ def _remove(settings: Settings, file_id: str) -> None:
 
 
 def _keep(gateway: Gateway, client: Client, upload: UploadFile, purpose: str) -> Stored:
-    """Copy an upload to where it stays. Raises Fault over a limit, MediaError for what is neither media nor a table."""
+    """Copy an upload to where it stays. Raises Fault over a limit, MediaError for what is neither media nor of a sensor."""
     settings, owner = gateway.settings, owner_of(client)
     mine = rows(settings, owner)
     size = upload.size or 0
@@ -115,7 +116,7 @@ def _keep(gateway: Gateway, client: Client, upload: UploadFile, purpose: str) ->
     try:
         with blob.open("wb") as file:
             shutil.copyfileobj(upload.file, file)
-        media = None if _is_table(blob) else asdict(sniff.sniff(blob, settings, gateway.lookers))
+        media = None if _is_table(blob) or _is_array(blob) else asdict(sniff.sniff(blob, settings, gateway.lookers))
         name = re.sub(r"[^\w. ()+-]", "_", Path(upload.filename or "upload").name)[:LONGEST_NAME] or "upload"
         row = Stored(file_id, owner, name, purpose, size, now_s, now_s + int(settings.file_age_s), media)
         half = settings.uploads / f"{file_id}.half"
@@ -137,6 +138,15 @@ def _is_table(path: Path) -> bool:
     try:
         return b"\0" not in line and "time" in line.decode().lower() and ("," in line.decode())
     except UnicodeDecodeError:
+        return False
+
+
+def _is_array(path: Path) -> bool:
+    """Pictures of a further sense: an .npz with `frames`. What is in it is read when it is used."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "frames.npy" in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return False
 
 
@@ -171,7 +181,7 @@ FORM = {"requestBody": {"required": True, "content": {"multipart/form-data": {"s
 
 @router.post("", openapi_extra=FORM)
 async def upload(request: Request) -> dict[str, Any]:
-    """Upload a video, an image, a sound, or a sensor table."""
+    """Upload a video, an image, a sound, or a sensor's table or pictures."""
     gateway: Gateway = request.app.state.gateway
     kind = request.headers.get("content-type", "")
     if not kind.startswith("multipart/form-data"):

@@ -25,6 +25,7 @@ from anymodal.errors import MediaError, SidecarError
 
 DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[\w.+-]+)*)(;base64)?,", re.ASCII)
 SIDECAR_BYTES = 64 * 2**20
+PICTURES = {b"PK\x03\x04": ".npz", b"\x1a\x45\xdf\xa3": ".mkv"}  # of further senses, by how they begin
 SUFFIXES = {sniff.IMAGE: ".image", sniff.VIDEO: ".video", sniff.AUDIO: ".audio"}
 
 
@@ -35,7 +36,7 @@ class Wanted:
     kind: str
     address: str
     param: str
-    sidecars: dict[str, str] = field(default_factory=dict)  # modality -> address of a sensor table
+    sidecars: dict[str, str] = field(default_factory=dict)  # modality -> address of a sensor's table or pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,8 @@ async def bring(gateway: Gateway, client: Client, wanted: Wanted, path: Path) ->
                         fix=f"one of {', '.join(gateway.host.spec.modalities)}")
         table = path.with_name(f"{path.name}-{modality}")
         await _save(gateway, client, address, table, where)
-        tables[modality] = str(await gateway.asks.run(_named_table, table, where))
+        name = _named_pictures if gateway.host.spec.modalities[modality].is_picture else _named_table
+        tables[modality] = str(await gateway.asks.run(name, table, where, gateway))
     return Shown(named, found.kind, tables, wanted.param)
 
 
@@ -136,7 +138,23 @@ def _linked(stored: Path, path: Path) -> None:
         shutil.copyfile(stored, path)
 
 
-def _named_table(path: Path, param: str) -> Path:
+def _named_pictures(path: Path, param: str, gateway: Gateway) -> Path:
+    """Pictures of a further sense with the suffix of what they are: an array, or a video, which is looked at first."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    suffix = next((suffix for magic, suffix in PICTURES.items() if start.startswith(magic)), None)
+    if suffix is None:
+        raise Fault(400, "invalid_sidecar", f"pictures come as {' or '.join(PICTURES.values())}", param=param,
+                    fix="np.savez(path, frames=frames, time_s=times)")
+    if suffix == ".mkv":
+        try:
+            sniff.sniff(path, gateway.settings, gateway.lookers)
+        except MediaError as error:
+            raise as_answer(error, param=param) from error
+    return path.rename(path.with_suffix(suffix))
+
+
+def _named_table(path: Path, param: str, gateway: Gateway) -> Path:
     """A sensor table with the suffix of what it is: JSON lines or CSV."""
     if path.stat().st_size > SIDECAR_BYTES:
         raise Fault(400, "invalid_sidecar", f"a sensor table has at most {SIDECAR_BYTES} bytes", param=param)
