@@ -24,7 +24,8 @@ class LocalParts(Parts):
     def _start(self, bundle: str) -> None:
         self._bundle = bundle
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
         self._threads = ThreadPoolExecutor(4)
         self._lock = threading.Lock()
         self._hosts: dict[str, Any] = {}
@@ -42,6 +43,20 @@ class LocalParts(Parts):
         for future in dead:
             if not future.done():
                 future.set_exception(RuntimeFault(f"the {role} died or is being restarted"))
+
+    def close(self) -> None:
+        """End all hosts, those that were killed too."""
+        async def end() -> None:
+            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._threads.shutdown(wait=False)
 
     def pids(self) -> dict[str, int]:
         return dict.fromkeys(self._hosts, 0)

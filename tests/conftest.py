@@ -47,6 +47,29 @@ def cli(capfd):
     return call
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, request):
+    """A folder for all tests of a file."""
+    return tmp_path_factory.mktemp(request.module.__name__.rpartition(".")[2].removeprefix("test_"))
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    """The YAML of a bundle of random weights, whose actors a busy machine may be slow to start."""
+    from anymodal.testing_bundle import random_bundle
+
+    return random_bundle(tmp_path_factory.mktemp("patient"), runtime={
+        "start_timeout_s": 900, "stall_timeout_s": 300, "perception": {"threads": 1}, "mind": {"threads": 1}})
+
+
+@pytest.fixture(scope="session")
+def agent(bundle):
+    """The same in this process."""
+    from anymodal.agent import load
+
+    return load(bundle, threads=1)
+
+
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory):
     """The YAML of a bundle with real, very small parts and random weights."""

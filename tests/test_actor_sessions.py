@@ -19,30 +19,12 @@ from actors import chaos, session_commands
 from actors.cluster import psutil
 from actors.sessions import Sessions
 from actors.supervisor import resumed
-from anymodal.agent import load
 from anymodal.errors import MediaError, QuestionError, RuntimeFault, SessionError
 from anymodal.testing import gradient_frame, make_video
-from anymodal.testing_bundle import random_bundle
 from anymodal.types import Answer, Delta, Packet
 
 pytestmark = pytest.mark.timeout(900)  # a busy machine starts Ray slowly
 QUESTION = "what colour is it?"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("sessions")
-
-
-@pytest.fixture(scope="module")
-def bundle(folder):
-    return random_bundle(folder, runtime={"start_timeout_s": 900, "stall_timeout_s": 300,
-                                          "perception": {"threads": 1}, "mind": {"threads": 1}})
-
-
-@pytest.fixture(scope="module")
-def agent(bundle):
-    return load(bundle, threads=1)
 
 
 @pytest.fixture(scope="module")

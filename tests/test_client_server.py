@@ -39,11 +39,6 @@ OPTIONS = Options(connect_timeout_s=60.0, backoff_first_s=0.02, backoff_most_s=0
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("client")
-
-
-@pytest.fixture(scope="module")
 def bundle(folder):
     return random_bundle(folder, runtime={"perception": {"threads": 1}, "mind": {"threads": 1}})
 

@@ -24,30 +24,12 @@ from actors.gateway.hosts import ActorHost, LocalHost
 from actors.gateway.settings import Settings
 from actors.gateway.testing import serving
 from actors.gateway.tracing import make_provider
-from anymodal.agent import load
 from anymodal.errors import MissingExtraError
 from anymodal.testing import gradient_frame, make_imu_csv, make_video, make_wav
-from anymodal.testing_bundle import random_bundle
 
 pytestmark = pytest.mark.timeout(900)
 QUESTION = "what colour is it?"
 MODEL = "random"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("gateway")
-
-
-@pytest.fixture(scope="module")
-def bundle(folder):
-    return random_bundle(folder, runtime={"start_timeout_s": 900, "stall_timeout_s": 300,
-                                          "perception": {"threads": 1}, "mind": {"threads": 1}})
-
-
-@pytest.fixture(scope="module")
-def agent(bundle):
-    return load(bundle, threads=1)
 
 
 @pytest.fixture(scope="module")

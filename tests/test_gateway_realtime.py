@@ -39,9 +39,7 @@ from actors.gateway.live import Live
 from actors.gateway.settings import Settings
 from actors.gateway.testing import serving
 from anymodal import protocol as p
-from anymodal.agent import load
 from anymodal.testing import FakeClock, gradient_frame, slowed
-from anymodal.testing_bundle import random_bundle
 from anymodal.types import Packet
 
 pytestmark = [pytest.mark.timeout(300),  # and the SDK calls websockets in a way that is to end
@@ -73,21 +71,6 @@ class Ears:
     def transcribe(self, samples, rate_hz):
         assert rate_hz == 16000 and len(samples)
         return QUESTION
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("realtime")
-
-
-@pytest.fixture(scope="module")
-def bundle(folder):
-    return random_bundle(folder)
-
-
-@pytest.fixture(scope="module")
-def agent(bundle):
-    return load(bundle, threads=1)
 
 
 def settings(folder: Path, **more) -> Settings:

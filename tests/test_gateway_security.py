@@ -34,11 +34,6 @@ ALICE, BOB, OLD = "alice-secret-0123456789", "bob-secret-0123456789", "old-secre
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("security")
-
-
-@pytest.fixture(scope="module")
 def model(random_model, folder):
     """One model for all servers of this module."""
     made = LocalHost(random_model, folder=folder / "sessions", threads=1)

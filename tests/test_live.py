@@ -7,6 +7,7 @@ server is not installed is skipped and says what brings it.
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -19,10 +20,14 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from anymodal.agent import load
+from anymodal.commands.live import Run
+from anymodal.commands.live_view import JsonLines
 from anymodal.errors import InputError, MediaError, OutputError
 from anymodal.live import address
 from anymodal.live.clock import LATE_S, MediaClock, Timeline, common_step_s
@@ -263,11 +268,6 @@ def test_what_waits_too_long_is_shed_and_time_is_not_turned_back():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("live")
-
-
-@pytest.fixture(scope="module")
 def clip(folder) -> Path:
     """A minute in which it flashes and beeps at every second, for 0.2 s each."""
     hz, rate_hz = 20, 16000
@@ -413,8 +413,8 @@ def test_picture_and_sound_stay_together(watched, kind):
     check_sync(flashes_s, onsets(*map(np.array, zip(*loud))), 0.1)
 
 
-def read_recording(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
-    """Times at which it flashes and beeps, and how many frames it has, by decoding all of it."""
+def read_recording(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Times at which it flashes and beeps, and those of all frames, by decoding all of it."""
     import av
 
     bright, loud = [], []
@@ -425,16 +425,33 @@ def read_recording(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
             else:
                 samples, hz = np.abs(frame.to_ndarray().astype(np.float32)).max(axis=0), frame.sample_rate
                 loud += [(frame.time + i / hz, samples[i:i + 160].max()) for i in range(0, len(samples), 160)]
-    return onsets(*map(np.array, zip(*bright))), onsets(*map(np.array, zip(*loud))), len(bright)
+    shown = onsets(*map(np.array, zip(*bright)))
+    return shown, onsets(*map(np.array, zip(*loud))), np.array([time_s for time_s, _ in bright])
+
+
+def test_why_a_source_was_away_is_in_the_session_s_log(random_model, tmp_path, capsys):
+    news = [News("door", "lost", 1.0, "connection refused"), News("door", "gap", 3.0, "connection refused", 1.0)]
+    feeds = SimpleNamespace(news=lambda: iter(news), status=list, streams={"video": "video"},
+                            clock=SimpleNamespace(now_s=lambda: 3.0))
+    with load(random_model, threads=1).open(live=True, streams=feeds.streams) as session:
+        Run(session, feeds, JsonLines(), SimpleNamespace(lines=list, text=""), [], math.inf)._look()
+        for i in (*range(5), *range(16, 21)):
+            session.push(Packet("video", "video", i / 4, gradient_frame(32, i), 4))
+        session.flush()
+        assert [p.gap for p in session.log.windows(2, 4)] == ["door: connection refused", "no signal", ""]
+    assert '"connection refused"' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["http", "udp", "tcp"])
 def test_the_recording_is_in_sync_and_on_the_session_s_clock(watched, folder, kind):
     seen = result(watched, kind)
-    flashes_s, beeps_s, count = read_recording(folder / f"{kind}.mkv")
+    flashes_s, beeps_s, frames_s = read_recording(folder / f"{kind}.mkv")
     check_sync(flashes_s, beeps_s, 0.1)
     gap = next(news for news in seen.news if news.kind == "gap")
-    assert count > 30 and any(f > gap.t_s for f in flashes_s) and any(f < gap.from_s for f in flashes_s)
+    assert any(f > gap.t_s for f in flashes_s) and any(f < gap.from_s for f in flashes_s)
+    for whole_s in (frames_s[frames_s < gap.from_s], frames_s[frames_s > gap.t_s]):  # as it was sent, 20 a second
+        assert len(whole_s) > 2 and np.median(np.diff(whole_s)) == pytest.approx(1 / 20, abs=0.011)
+        assert kind == "udp" or len(whole_s) >= 0.9 * 20 * (whole_s[-1] - whole_s[0])  # which may lose some
     video = seen.of("video")
     seen_s = onsets(np.array([p.pts_s for p in video]), np.array([p.data.mean() for p in video]))
     assert np.median([np.abs(seen_s - f).min() for f in flashes_s[1:-1]]) < 0.1

@@ -610,7 +610,7 @@ def test_nothing_is_pushed_behind_a_flush(agent, monkeypatch):
         flusher = threading.Thread(target=session.flush)
         flusher.start()
         late = Packet("video", "video", 1.25, gradient_frame(32, 5), 4)
-        while session._intake is not None:
+        while session._pushes.going_on:
             time.sleep(0.01)
         with pytest.raises(SessionError, match="is being fed from pushed packets"):
             session.push(late)
@@ -622,7 +622,7 @@ def test_nothing_is_pushed_behind_a_flush(agent, monkeypatch):
 def test_a_silent_live_stream_is_not_waited_for(agent):
     clock = FakeClock()
     with agent.open(live=True, idle_timeout_s=5.0) as session:
-        session._clock = clock
+        session._pushes.clock = clock
         for packet in packets(agent, 3):
             if packet.stream == "video" and packet.pts_s < 1.6:
                 session.push(packet)
@@ -647,7 +647,7 @@ class Held:
 def test_a_busy_live_session_sheds_the_oldest(agent):
     held = Held()
     with slowed(agent, held.wait).open(live=True, streams={"video": "video"}) as session:
-        session._clock = FakeClock()  # nothing gets stale
+        session._pushes.clock = FakeClock()  # nothing gets stale
         for i in range(4 * 40 + 1):
             session.push(Packet("video", "video", i / 4, gradient_frame(32, i), 4))
             assert i != 4 or held.begun.wait(LONG_S)  # the first window is being seen
@@ -667,7 +667,7 @@ def test_a_live_session_gives_up_what_has_waited_too_long(agent):
     """Windows that waited for longer than stale_s, while more came: the newest are seen, and all are counted."""
     held, clock = Held(), FakeClock()
     with slowed(agent, held.wait).open(live=True, streams={"video": "video"}, stale_s=3.0) as session:
-        session._clock = clock
+        session._pushes.clock = clock
         for i in range(4 * 9 + 1):
             session.push(Packet("video", "video", i / 4, gradient_frame(32, i), 4))
             assert i != 4 or held.begun.wait(LONG_S)
@@ -682,7 +682,7 @@ def test_what_comes_late_all_at_once_is_not_stale(agent):
     """A client that was away sends what it has kept: it is behind, and none of it has waited here."""
     held = Held()
     with slowed(agent, held.wait).open(live=True, streams={"video": "video"}, stale_s=0.5) as session:
-        clock = session._clock = FakeClock()
+        clock = session._pushes.clock = FakeClock()
         for i in range(4 * 12 + 1):
             session.push(Packet("video", "video", i / 4, gradient_frame(32, i), 4))
         clock.advance(0.4)

@@ -28,11 +28,6 @@ QUESTION, WINDOWS = "what colour is it?", 10
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("supervised")
-
-
-@pytest.fixture(scope="module")
 def bundle(folder):
     return str(random_bundle(folder, runtime={"mind": {"threads": 1}, "perception": {"threads": 1}}))
 
@@ -52,11 +47,24 @@ def alone(bundle, clip):
 
 
 @pytest.fixture
-def supervisor(bundle, tmp_path):
-    made = Supervisor(bundle, str(tmp_path / "logs"), LocalParts)
-    yield made
-    for row in made.list():
-        made.close(row["session"])
+def supervising(tmp_path):
+    """supervising(bundle) -> a supervisor of the same folder, whose sessions and hosts end with the test."""
+    made = []
+
+    def make(bundle: str) -> Supervisor:
+        made.append(Supervisor(bundle, str(tmp_path / "logs"), LocalParts))
+        return made[-1]
+
+    yield make
+    for each in made:
+        for row in each.list():
+            each.close(row["session"])
+        each._parts.close()
+
+
+@pytest.fixture
+def supervisor(supervising, bundle):
+    return supervising(bundle)
 
 
 def plain(answer: Answer) -> Answer:
@@ -214,23 +222,19 @@ def test_parts_die_at_any_time_and_another_session_goes_on(supervisor, clip, alo
     check(supervisor, "b", alone)
 
 
-def test_another_supervisor_takes_over(supervisor, bundle, clip, alone):
+def test_another_supervisor_takes_over(supervisor, supervising, bundle, clip, alone):
     supervisor.open("a", clip, {}, {})
     while supervisor.watched("a")[0] < 3:
         pass
     folder = Path(supervisor.list()[0]["log"]).parent
-    successor = Supervisor(bundle, str(folder), LocalParts)
-    try:
-        check(successor, "a", alone)
-        log = supervisor._sessions["a"].log
-        with pytest.raises(FencedError):
-            log.append_window(replace(alone[0][-1], session=log.info.session))
-        assert json.loads(next(folder.glob("open-*.json")).read_text()) == {"a": {}}
-    finally:
-        successor.close("a")
+    check(supervising(bundle), "a", alone)
+    log = supervisor._sessions["a"].log
+    with pytest.raises(FencedError):
+        log.append_window(replace(alone[0][-1], session=log.info.session))
+    assert json.loads(next(folder.glob("open-*.json")).read_text()) == {"a": {}}
 
 
-def test_media_that_is_gone_when_a_supervisor_takes_over(supervisor, bundle, clip, alone, tmp_path):
+def test_media_that_is_gone_when_a_supervisor_takes_over(supervisor, supervising, bundle, clip, alone, tmp_path):
     moved = Path(shutil.copy(clip, tmp_path / "moved.mp4"))
 
     def before(*called: str) -> None:
@@ -242,26 +246,22 @@ def test_media_that_is_gone_when_a_supervisor_takes_over(supervisor, bundle, cli
     supervisor._parts.before = before
     supervisor.open("a", str(moved), {}, {})
     assert 2 <= wait(supervisor, "a") < WINDOWS
-    folder = Path(supervisor.list()[0]["log"]).parent
     moved.unlink()
-    successor = Supervisor(bundle, str(folder), LocalParts)
-    try:
-        with pytest.raises(MediaError):
-            wait(successor, "a")
-        (row,) = successor.list()
-        assert "moved.mp4" in row["error"] and row["windows"] >= 2
-        assert ask(successor, "a").windows_seen == row["windows"]  # what was seen can be asked about
-        shutil.copy(clip, moved)
-        successor.open("a", str(moved), {}, {})
-        check(successor, "a", alone)
-    finally:
-        successor.close("a")
+    successor = supervising(bundle)
+    with pytest.raises(MediaError):
+        wait(successor, "a")
+    (row,) = successor.list()
+    assert "moved.mp4" in row["error"] and row["windows"] >= 2
+    assert ask(successor, "a").windows_seen == row["windows"]  # what was seen can be asked about
+    shutil.copy(clip, moved)
+    successor.open("a", str(moved), {}, {})
+    check(successor, "a", alone)
 
 
-def test_a_log_of_another_bundle_is_refused(supervisor, bundle, clip, tmp_path):
+def test_a_log_of_another_bundle_is_refused(supervisor, supervising, clip, tmp_path):
     supervisor.open("a", clip, {}, {})
     wait(supervisor, "a")
     supervisor.close("a")
     other = random_bundle(tmp_path, name="other", seed=1)
     with pytest.raises(LogError, match="another bundle"):
-        Supervisor(str(other), str(tmp_path / "logs"), LocalParts).open("a", clip, {}, {})
+        supervising(str(other)).open("a", clip, {}, {})

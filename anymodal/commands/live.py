@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -86,22 +86,29 @@ def live(
     addresses = addresses_of(sources or [], camera or [], mic or [])
     agent = load(model)
     recorder = None if record is None else Recorder(record)
-    shown = JsonLines() if as_json else View() if sys.stdout.isatty() else PlainLines()
     with Live(addresses, stream_specs(agent.spec.modalities), record=recorder) as feeds:
         wrong = feeds.open(wait=wait)
-        options = {"streams": feeds.streams, "live": True, "idle_timeout_s": IDLE_S}
-        is_old = log is not None and log.exists()
-        with agent.reopen(log, **options) if is_old else agent.open(log=log, **options) as session:
-            known = {r.text for r in session.rules.list()}
-            for text in rule or []:
-                if text not in known:
-                    session.rules.add(text)
+        with _session(agent, log, feeds.streams, rule or []) as session:
+            shown = JsonLines() if as_json else View() if sys.stdout.isatty() else PlainLines()
             with shown, Typed(keys=shown.keys) as typed, _terminated_as_interrupted():
                 for text in wrong:
                     shown.tell({"type": "error", "text": text})
                 Run(session, feeds, shown, typed, asked, math.inf if for_s is None else for_s).run()
         if recorder is not None and recorder.error:
             typer.echo(f"warning: the recording is not whole: {recorder.error}", err=True)
+
+
+@contextmanager
+def _session(agent: Any, log: Path | None, streams: Mapping[str, str], rules: list[str]) -> Iterator[Any]:
+    """The session of a log, or a new one, with these standing rules."""
+    options = {"streams": streams, "live": True, "idle_timeout_s": IDLE_S}
+    is_old = log is not None and log.exists()
+    with agent.reopen(log, **options) if is_old else agent.open(log=log, **options) as session:
+        known = {rule.text for rule in session.rules.list()}
+        for text in rules:
+            if text not in known:
+                session.rules.add(text)
+        yield session
 
 
 def addresses_of(sources: list[str], cameras: list[str], microphones: list[str]) -> list[Any]:

@@ -25,11 +25,12 @@ from anymodal.errors import ConfigError, LogFullError, QuestionError, RuntimeFau
 from anymodal.media import read_windows
 from anymodal.memory import Compaction
 from anymodal.session.asking import Asking
-from anymodal.session.feeder import Arrived, Feeder, Inbox, feed_of, in_batches
-from anymodal.session.intake import Intake, session_streams
+from anymodal.session.feeder import Arrived, Feeder, feed_of, in_batches
+from anymodal.session.intake import session_streams
 from anymodal.session.log import Feed, RuleEvent, SessionLog, Turn
 from anymodal.session.news import News, Seen
 from anymodal.session.outages import Outages
+from anymodal.session.pushes import Pushes
 from anymodal.session.recall import AT_ONCE, Hit, Recall
 from anymodal.session.rules import Rules, events
 from anymodal.session.state import LiveState
@@ -72,9 +73,10 @@ class Session:
         self._mind = bundle.mind
         self._perceive = Perceive(bundle.shared_perception, batch=BATCH, gate=gate) if session_log.writes else None
         self._streams = session_streams(bundle.spec, streams)
-        self._live, self._idle_timeout_s, self._clock, self._on_close = live, idle_timeout_s, clock, on_close
-        self._stale_s = STALE_WINDOWS * bundle.spec.window_s if stale_s is None else stale_s
-        self._turns, self._input = Turns(), threading.RLock()
+        self._on_close, self._turns, self._input = on_close, Turns(), threading.RLock()
+        self._pushes = Pushes(bundle.spec.window_s, self._streams, self._input, live=live, clock=clock,
+                              stale_s=STALE_WINDOWS * bundle.spec.window_s if stale_s is None else stale_s,
+                              idle_timeout_s=idle_timeout_s)
         self.rules = Rules(session_log, lock=self._turns, check=self._check_rule)
         self._recent = Recent(bundle.spec)
         self._recall = Recall(bundle.spec.search, session_log, lambda phrases: bundle.joint_text(phrases))
@@ -83,9 +85,6 @@ class Session:
         self._news, self._told = threading.Condition(), News()
         self._state, self._outages = LiveState(bundle.mind, session_log), Outages()
         self._feeder: Feeder | None = None
-        self._inbox: Inbox | None = None
-        self._intake: Intake | None = None
-        self._patient = False
         self._arrived_s = 0.0  # the end of what has come in, seen or not
         self._closed = False
 
@@ -136,10 +135,8 @@ class Session:
         """
         with self._input:
             self._begin_pushes()
-            self._inbox.wait_for_room()
-            windows, error = self._intake.push(packet)
-            self._arrived_s = max(self._arrived_s, self._intake.newest_s)
-            self._inbox.put(windows)
+            newest_s, error = self._pushes.push(packet)
+            self._arrived_s = max(self._arrived_s, newest_s)
             if error is not None:
                 raise error
 
@@ -147,19 +144,14 @@ class Session:
         """Nothing more is pushed for now: see all that was, an unfinished last window too, and wait for it."""
         self._check_open()
         with self._input:
-            if self._intake is not None:
-                self._inbox.put(self._intake.flush())
-                self._inbox.close()
-                self._intake = None
+            self._pushes.flush()
         self.wait(stall_s=stall_s)
 
     def be_patient(self) -> None:
         """When all streams are silent, their source is away and may bring what is missing later: an unfinished window is
         kept open for it, `idle_timeout_s` or not."""
         with self._input:
-            self._patient = True
-            if self._intake is not None:
-                self._intake.be_patient()
+            self._pushes.be_patient()
 
     def missing(self, source: str, reason: str, start_s: float, end_s: float = math.inf) -> None:
         """Nothing comes of a source in [start_s, end_s) of media time, and why: windows that have nothing at all say so,
@@ -361,26 +353,14 @@ class Session:
 
     def _begin_pushes(self) -> None:
         """The windower and the thread of pushed packets, behind what was seen before."""
-        if self._intake is not None and self._feeder.running:
+        if self._pushes.going_on and self._feeder.running:
             self._check_open()
             return
         self._check_free()
         *_, noted = None, *self.log.entries(Feed)
         if noted is not None and noted.media and not noted.done:  # the rest of it will come behind what is pushed
             self.log.append(Feed(self.log.last_window(), "", self.windows))
-        inbox = self._inbox = Inbox(live=self._live, stale_s=self._stale_s, clock=self._clock)
-        intake = self._intake = Intake(self.spec.window_s, self._streams, self.windows,
-                                       idle_timeout_s=self._idle_timeout_s, clock=self._clock, patient=self._patient)
-
-        def tick() -> None:
-            if self._input.acquire(blocking=False):  # a push that is under way comes first
-                try:
-                    inbox.put(intake.tick())
-                finally:
-                    self._input.release()
-
-        waits = math.isfinite(self._idle_timeout_s)
-        self._feeder = Feeder("pushed packets", inbox.batches(self._room, tick if waits else lambda: None), self._take)
+        self._feeder = self._pushes.begin(self.windows, self._room, self._take)
 
     def _room(self) -> int:
         """How many windows to take at once: what fills up the batch that other sessions have begun."""
@@ -395,7 +375,7 @@ class Session:
             raise SessionError(f"the session is being fed from {self._feeder.name}",
                                fix="wait() for its end, or flush() what was pushed")
         self._raise_fault()
-        self._intake = None
+        self._pushes.forget()
 
     def _raise_fault(self) -> None:
         """Raise what ended the last input, once: it may begin again afterwards."""
@@ -419,8 +399,7 @@ class Session:
         ended = True
         if self._feeder is not None:
             self._feeder.stop()
-            if self._inbox is not None:
-                self._inbox.close()
+            self._pushes.close()
             ended = self._feeder.join()
         with self._turns:
             self._state.lose()

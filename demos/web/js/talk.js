@@ -121,7 +121,8 @@ export class Talk {
       turn.open = false;
       turn.li.classList.remove("busy");
       if (text) turn.a.textContent = text;
-      if (response.status !== "completed") turn.li.append(make("p", { className: "meta" }, "stopped"));
+      const spoke = response.status_details?.reason === "turn_detected";
+      if (response.status !== "completed") turn.li.append(make("p", { className: "meta" }, spoke ? "stopped: somebody spoke" : "stopped"));
       else if (!turn.a.textContent) turn.a.textContent = "(no words)";
     }
     if (response.anymodal) this.#ground(turn, response.anymodal);
