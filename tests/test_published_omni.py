@@ -6,6 +6,7 @@ frames of transformers' own extractors.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -227,3 +228,10 @@ def test_rules_are_judged_together_as_each_alone(agent, media):
     for row, rule in enumerate(rules):
         alone = mind.fork(state, [mind.layout.condition(rule)])
         assert torch.allclose(alone.step(tokens[row : row + 1])[0], packed.logits[row], atol=1e-4)
+
+
+def test_ask_takes_a_folder_of_a_checkpoint(cli, agent, folder, media):
+    ran = cli("ask", media / "2.mkv", QUESTION, "--model", folder, "--json")
+    row = json.loads(ran.out)
+    assert (ran.code, row["model"]) == (0, str(folder))
+    assert row["answer"].startswith(agent.ask(media / "2.mkv", QUESTION).text[:20])

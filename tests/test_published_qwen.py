@@ -6,6 +6,7 @@ transformers' own image processor.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from anymodal.agent import Agent
 from anymodal.bundle import load_bundle
 from anymodal.memory import Compaction
 from anymodal.testing import make_video
-from anymodal.testing_checkpoints import reference_answer, worst_difference
+from anymodal.testing_checkpoints import own_logits, reference_answer, worst_difference
 from anymodal.testing_checkpoints_qwen import make_qwen2_5_vl, make_qwen3_vl
 from encoders.qwen_vision import PatchGridRule, QwenVision
 
@@ -173,6 +174,25 @@ def test_text_and_logits_are_those_of_transformers(family, agent, reference, fol
     assert answer.windows_seen == (1 if picture else seen)
 
 
+def test_text_goes_on_behind_a_clip_that_is_longer_than_its_grid_is_wide(family, agent, reference, folder, tmp_path):
+    """As the model was trained: transformers 5 puts it behind the grid's width alone, into the middle of the clip."""
+    if family != "qwen2.5-vl":
+        pytest.skip("each patch of time has text before it")
+    seconds = 10
+    inputs = asked(family, folder, noise(2 * seconds))
+    kinds = inputs["mm_token_type_ids"][0]
+    begin, count = int(kinds.argmax()), int((kinds == 2).sum())
+    grid = np.stack(np.meshgrid(2 * np.arange(seconds), np.arange(5), np.arange(7), indexing="ij"), -1).reshape(-1, 3)
+    behind = begin + 2 * (seconds - 1) + 1 + np.arange(len(kinds) - begin - count)
+    assert grid[:, 0].max() > grid[:, 1:].max()
+    places = np.concatenate([np.arange(begin)[:, None].repeat(3, 1), begin + grid, behind[:, None].repeat(3, 1)])
+    with torch.inference_mode():
+        wanted = reference(**inputs, position_ids=torch.from_numpy(places).T[:, None]).logits[0, -1]
+        theirs = reference(**inputs).logits[0, -1]
+    own = own_logits(agent, lossless(tmp_path / "clip.mkv", noise(2 * seconds)), QUESTION)[0]
+    assert float((own - wanted).abs().max()) < 1e-4 < float((own - theirs).abs().max())
+
+
 def test_what_is_seen_and_asked_matters(agent, media):
     texts = {agent.ask(media / "3.mkv", QUESTION).text, agent.ask(media / "1.mkv", QUESTION).text,
              agent.ask(media / "3.mkv", "Where is the red circle now?").text, agent.ask(None, QUESTION).text}
@@ -209,3 +229,10 @@ def test_a_stream_longer_than_the_memory_goes_on_and_is_rebuilt_as_it_was(agent,
         assert merged.windows > 1 and merged.positions.shape == (35, 3)
     with tight.reopen(tmp_path / "s.db") as session:
         assert session.ask(QUESTION).text == answer.text
+
+
+def test_ask_takes_a_folder_of_a_checkpoint(cli, agent, folder, media):
+    ran = cli("ask", media / "picture.png", QUESTION, "--model", folder, "--json")
+    row = json.loads(ran.out)
+    assert (ran.code, row["model"], row["evidence"]) == (0, str(folder), [])
+    assert row["answer"].startswith(agent.ask(media / "picture.png", QUESTION).text[:20])

@@ -6,6 +6,7 @@ the published rules, with pixels of transformers' own image processors.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -246,3 +247,11 @@ def test_a_picture_that_the_memory_has_no_room_for_is_refused(one, media):
     small = one.spec.memory.model_copy(update={"budget_tokens": 400})
     with pytest.raises(ConfigError, match="window 0 has .* tokens, the memory takes 100 of its 400"):
         with_spec(one, memory=small).ask(media / "48x80.png", QUESTION)
+
+
+def test_ask_takes_a_folder_of_a_checkpoint(cli, one, one_folder, smol, smol_folder, media):
+    for agent, folder in ((one, one_folder), (smol, smol_folder)):
+        ran = cli("ask", media / "48x80.png", QUESTION, "--model", folder, "--json")
+        row = json.loads(ran.out)
+        assert (ran.code, row["model"]) == (0, str(folder))
+        assert row["answer"].startswith(agent.ask(media / "48x80.png", QUESTION).text[:20])
