@@ -17,7 +17,7 @@ import pickle
 import re
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from anymodal.errors import WeightsError
+from anymodal.language.quantized import fill_weight
 from anymodal.models import CONFIG, INDEX, STANDARD, lacking, read_json, value_at, weight_files
 from anymodal.room import check_room
 
@@ -166,11 +167,13 @@ class Checkpoint:
 
     def fill(self, module: nn.Module, tensors: Mapping[str, str], *, ignore: Sequence[str] = (),
              renames: Sequence[tuple[str, str]] = (), device: str = "cpu", dtype: torch.dtype | None = None,
-             what: str = "part", partly: bool = False) -> Report:
+             what: str = "part", partly: bool = False,
+             change: Sequence[Callable[[str, Tensor], Tensor]] = ()) -> Report:
         """Fill a module that `unfilled()` made. tensors: prefix in the files -> prefix in the module, longest first.
 
-        renames: (pattern, replacement) of the module's side, in turn. ignore: patterns of keys here that the module has no
-        use for. dtype: of floating tensors. partly: others fill the rest. Raises WeightsError naming what is missing, not
+        renames: (pattern, replacement) of the module's side, in turn. ignore: patterns of keys that the module has no use
+        for. dtype: of floating tensors. partly: others fill the rest. change: what is done to each
+        tensor, given its name in the module, on its way there. Raises WeightsError naming what is missing, not
         known or of another shape, and for too little memory, before anything is read.
         """
         chosen, ignored = self._choose(tensors, ignore, renames)
@@ -188,7 +191,9 @@ class Checkpoint:
         check_room(need, device, f"the {what} from {self.folder}")
         names = {key: name for name, key in chosen.items()}
         for key, tensor in self.read(names):
-            _assign(module, names[key], tensor.to(device=device, dtype=_kept(tensor.dtype, dtype)))
+            for changed in change:
+                tensor = changed(names[key], tensor)
+            _assign(module, names[key], tensor.to(_kept(tensor.dtype, dtype)), device)
         self.close()
         if hasattr(module, "tie_weights"):
             module.tie_weights()
@@ -244,7 +249,8 @@ def read_header(path: Path) -> dict[str, Entry]:
                                   (8 + length + e["data_offsets"][0], 8 + length + e["data_offsets"][1]))
                        for key, e in header.items() if key != "__metadata__"}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise WeightsError(f"{path}: its header cannot be read: {type(error).__name__}: {error}", fix=damaged) from error
+            said = f"{type(error).__name__}: {error}"
+            raise WeightsError(f"{path}: its header cannot be read: {said}", fix=damaged) from error
     for key, entry in entries.items():
         if entry.at[1] - entry.at[0] != entry.count * entry.dtype.itemsize:
             raise WeightsError(f"{path}: tensor {key!r} {entry.shape} has {entry.at[1] - entry.at[0]} bytes", fix=damaged)
@@ -338,13 +344,15 @@ def _missing(module: nn.Module, given: set[str]) -> list[str]:
     return sorted(names[0] for names in tied.values() if not set(names) & given)
 
 
-def _assign(module: nn.Module, name: str, tensor: Tensor) -> None:
+def _assign(module: nn.Module, name: str, tensor: Tensor, device: str) -> None:
     path, _, leaf = name.rpartition(".")
     owner = module.get_submodule(path)
+    if leaf == "weight" and fill_weight(owner, tensor, device):
+        return
     if leaf in owner._parameters:
-        owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+        owner._parameters[leaf] = nn.Parameter(tensor.to(device), requires_grad=False)
     else:
-        owner._buffers[leaf] = tensor
+        owner._buffers[leaf] = tensor.to(device)
 
 
 def _kept(stored: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:

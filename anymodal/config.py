@@ -431,9 +431,9 @@ def _model_at(loc: tuple) -> type[BaseModel]:
     model: type[BaseModel] = BundleSpec
     steps = {"modalities": ModalitySpec, "level": LevelSpec, "prompt": PromptSpec, "memory": MemorySpec, "gate": GateSpec,
              "search": SearchSpec, "speech": SpeechSpec, "asr": PartSpec, "asked": AskedSpec, "template": TemplateSpec,
-             "crops": CropsSpec, "checkpoint": CheckpointSpec, "load": LoadSpec, "encoder": PartSpec, "adapter": PartSpec, "language": PartSpec,
-             "joint_text": PartSpec}
-    for part in loc:
+             "crops": CropsSpec, "checkpoint": CheckpointSpec, "load": LoadSpec, "encoder": PartSpec,
+             "adapter": PartSpec, "language": PartSpec, "joint_text": PartSpec}
+    for part in loc[:1] if loc[:1] == ("load",) else loc:  # the names in `load` are those of parts
         model = steps.get(str(part), model)
     return model
 

@@ -185,8 +185,8 @@ class Perception(nn.Module):
             ready = encoder.prepare(batch.float().cpu().numpy(), sense.rate_hz)
             features, joint = encoder(ready.to(weight.device, weight.dtype))
             if features.dim() == 4:  # an encoder of clips makes steps of its own
-                return features, joint, valid.expand(-1, features.shape[1])
-            return features[:, None], joint, valid
+                return features, joint, valid.to(features.device).expand(-1, features.shape[1])
+            return features[:, None], joint, valid.to(features.device)
         steps = self._steps(modality)
         valid = torch.zeros(len(signals), steps, dtype=torch.bool)
         frames = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from torch import nn
 
 from anymodal.asked import Instructions
 from anymodal.checkpoint import Checkpoint, Report, unfilled
-from anymodal.config import BundleSpec, PartSpec, SourceSpec, build_part
+from anymodal.config import LANGUAGE, BundleSpec, LoadSpec, PartSpec, SourceSpec, build_part
 from anymodal.errors import ConfigError, WeightsError
+from anymodal.language.merged import Merged
+from anymodal.language.quantized import check_quantize, quantize_layers
 from anymodal.language.tokenizer import PublishedTokenizer
-from anymodal.models import other_folder
+from anymodal.models import locate, other_folder
 from anymodal.perception import Perception
 
 FROM, ELSE = "from", "else"
@@ -44,20 +46,34 @@ class Published:
         with unfilled():
             made = Perception(self.spec.model_copy(update={"modalities": senses}), self._lm_width())
         for name in senses:
-            self._fill(made.encoders[name], senses[name].encoder, f"{name} encoder")
+            self._fill(made.encoders[name], senses[name].encoder, f"{name} encoder", name)
             if name in made.adapters:
-                self._fill(made.adapters[name], senses[name].adapter, f"{name} adapter")
+                self._fill(made.adapters[name], senses[name].adapter, f"{name} adapter", name)
         if self.spec.asked is not None:
             made.instructions = Instructions(self.spec.asked, PublishedTokenizer(self.folder / self.spec.asked.tokenizer))
-        return made.to(self.device).eval()
+        return made.eval()
 
     def language(self) -> nn.Module:
         """The language model. The encoders' tensors are not read."""
         part = self.resolved(self.spec.language)
+        load, device, dtype = self._load(LANGUAGE)
         with unfilled():
             made = build_part(part, self.spec.trust)
-        self._fill(made, part, "language model")
-        return made.to(self.device).eval()
+        if load.quantize is not None:
+            quantize_layers(made.model, load.quantize, dtype, check_quantize(load.quantize, device))
+        names = list(made.state_dict())
+        adapters = [Merged(locate(folder, self.folder), names, part.tensors) for folder in load.lora]
+        self._fill(made, part, "language model", LANGUAGE, adapters)
+        return made.to(device).eval()
+
+    def _load(self, name: str) -> tuple[LoadSpec, str, torch.dtype]:
+        """How a modality's part or the language model is loaded; its device and dtype."""
+        from anymodal.agent import check_device
+
+        load = self.spec.load.get(name, LoadSpec())
+        check_device(load.device or self.device)
+        dtype = self.dtype if load.dtype is None else getattr(torch, load.dtype)
+        return load, load.device or self.device, dtype
 
     def files(self) -> list[Path]:
         """What the identity of these weights is read from."""
@@ -92,7 +108,11 @@ class Published:
         part = self.resolved(self.spec.language)
         return resolve(part.use, self.spec.trust).width_of(part.options)
 
-    def _fill(self, module: nn.Module, part: PartSpec, what: str) -> None:
+    def _fill(self, module: nn.Module, part: PartSpec, what: str, load: str, change: Sequence[Merged] = ()) -> None:
+        _, device, dtype = self._load(load)
+        for owner in module.modules():  # parameters have no memory yet
+            for name, buffer in owner._buffers.items():
+                owner._buffers[name] = None if buffer is None else buffer.to(device)
         wanted = module.state_dict()
         if not wanted:
             return
@@ -102,8 +122,8 @@ class Published:
         self.reports[what] = Report()
         for source in (part, *part.also):
             self.reports[what] += self.checkpoint(source).fill(
-                module, source.tensors, ignore=source.ignore, renames=getattr(module, "renames", ()), device=self.device,
-                dtype=self.dtype, what=what, partly=bool(part.also))
+                module, source.tensors, ignore=source.ignore, renames=getattr(module, "renames", ()), device=device,
+                dtype=dtype, what=what, partly=bool(part.also), change=change)
         left = [name for name, tensor in module.state_dict().items() if tensor.is_meta]
         if left:
             raise WeightsError(f"{self.folder}: nothing was read for the {what}'s {left[0]!r}",
