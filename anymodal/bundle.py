@@ -153,6 +153,6 @@ def load_bundle(name: str | Path, *, device: str = "cpu", dtype: str = "float32"
     """
     spec, path = load_spec(name)
     kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype):
-        raise ConfigError(f"unknown dtype {dtype!r}", fix="float32 or bfloat16")
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise ConfigError(f"unknown dtype {dtype!r}", fix="float32, bfloat16 or float16")
     return Bundle(spec, weights_folder(spec, path), device, kind)

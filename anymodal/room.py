@@ -34,7 +34,7 @@ def check_room(need_bytes: int, device: str, what: str) -> None:
     free = free_bytes(device)
     if free is not None and need_bytes > free:
         raise WeightsError(f"{what} needs {_gb(need_bytes)} of memory, {_gb(free)} are free on {device}",
-                           fix="use --dtype bfloat16, load it in 8 or 4 bit, or choose a machine with more memory")
+                           fix="use dtype bfloat16, quantize it in the YAML's `load`, or choose a machine with more memory")
 
 
 def _gb(count: int) -> str:

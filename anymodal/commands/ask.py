@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from anymodal.commands.options import AsJson, Imu, Model, Sidecar
+from anymodal.commands.options import AsJson, Device, Dtype, Imu, Model, Sidecar
 from anymodal.errors import InputError, MediaError, MissingExtraError, need
 from anymodal.session.sqlite_file import is_log
 from anymodal.types import Answer, Delta
@@ -37,6 +37,8 @@ def ask(
                                                    show_default=False)],
     at: Annotated[float | None, typer.Option(metavar="SECONDS", help="Answer as of this media time.")] = None,
     model: Model = "tiny",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     as_json: AsJson = False,
     imu: Imu = None,
     sidecar: Sidecar = None,
@@ -71,7 +73,7 @@ def ask(
         raise InputError(f"{given} is a session's log: it is asked as it is",
                          fix="leave --address, --sidecar, --imu and --require out")
     check_required(given, require or [], sidecars)
-    with connect(address, model) if address else nullcontext(load(model)) as answerer:
+    with connect(address, model) if address else nullcontext(load(model, device, dtype)) as answerer:
         stream = (ask_log(answerer, given, questions, at) if of_log
                   else answerer.stream(given, questions, at_s=at, sidecars=sidecars))
         if as_json:
@@ -119,13 +121,13 @@ def check_required(media: str | None, required: list[str], sidecars: dict[str, s
                              fix=f"give a clip with {modality}, or leave --require {modality} out")
 
 
-def load(model: str) -> Any:
+def load(model: str, device: str = "cpu", dtype: str = "float32") -> Any:
     """The agent of a bundle, in this process. Raises MissingExtraError without anymodal[run]."""
     need("torch", extra="run")
     need("transformers", extra="run")
     from anymodal.agent import load as load_agent
 
-    return load_agent(model)
+    return load_agent(model, device=device, dtype=dtype)
 
 
 def connect(address: str, model: str) -> Any:

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Option(help="A shipped bundle's name, or the path of a bundle's YAML.")]
+Model = Annotated[str, typer.Option(help="A model's name (`anymodal models`), the path of a bundle's YAML, or the folder or "
+                                         "hub id of a checkpoint.")]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda or cuda:0.")]
+Dtype = Annotated[str, typer.Option(help="What it computes in: float32, bfloat16 or float16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line and question.")]
 Imu = Annotated[Path | None, typer.Option(metavar="FILE", help="Short for --sidecar imu=FILE.")]
 Sidecar = Annotated[
