@@ -1,16 +1,17 @@
 """Media reach a language model beside its text: nothing changes before training, and after it only what should."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from anymodal.agent import load
-from anymodal.config import MemorySpec, PartSpec, build_part, configs_dir, parse_spec
+from anymodal.config import MemorySpec, PartSpec, build_part, configs_dir, load_spec, parse_spec
 from anymodal.errors import ConfigError, WeightsError
 from anymodal.language.adapter_prompts import AdapterPromptLM, attention_of
 from anymodal.language.attach import TIED, Medium, Seen, decoder_layers, owned
@@ -21,13 +22,18 @@ from anymodal.language.layout import make_layout
 from anymodal.language.mind import Mind
 from anymodal.language.plain import PlainLM
 from anymodal.language.pretrained import PretrainedLM
+from anymodal.language.prompt import answer_ids, question_ids
 from anymodal.language.rows import Rows
 from anymodal.language.tree import Tree
 from anymodal.memory import Compaction
+from anymodal.playground.questions import Question
 from anymodal.session.log import Turn
 from anymodal.stages.items import Percept
 from anymodal.testing import gradient_frame, make_video
 from anymodal.testing_bundle import random_bundle
+from anymodal.training.language import clip_prefix, clip_seen, pack, packed_loss
+from anymodal.training.loop import run_stage
+from anymodal.training.recipe import Recipe, plans
 from anymodal.types import Tokens
 
 WIDTH, VOCAB = 32, 99
@@ -481,3 +487,46 @@ def test_a_bundle_whose_media_stand_beside_the_text(name, tmp_path):
     save_file({k: v for k, v in state.items() if k != gone}, file)
     with pytest.raises(WeightsError, match=gone.split(".")[0]):
         load(path)
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ["gated cross-attention", "adapter prompts"])
+@torch.inference_mode()
+def test_training_sees_what_answering_sees(name):
+    """The loss of a packed question is that of the mind's own path: windows one by one, a fork, the answer."""
+    mind, rng = mind_of(ATTACHED[name]), np.random.default_rng(0)
+    lm, tokenizer, windows = mind.lm, mind.tokenizer, [window(k, rng) for k in range(5)]
+    soft = {m: torch.from_numpy(np.stack([w.tokens[i].embeds for w in windows]))[None] for i, (m, _) in enumerate(STREAMS)}
+    rows = [Question("color", "what colour is it?", "red"), Question("place", "where is it now?", "at the left")]
+    prefix, seen = clip_prefix(lm, tokenizer, soft, 1, 5), clip_seen(lm, tokenizer, soft, 5)
+    state = mind.open(None, windows)
+    assert prefix.shape[1] == state.trunk.length
+    for row in rows:
+        packed = [pack(tokenizer, [row], 24, 1.0)]
+        forks = mind.fork(state, [question_ids(tokenizer, row.question, 24)])
+        said = answer_ids(tokenizer, row.answer, (), 1.0)
+        out = torch.cat([forks.logits, *(forks.step(torch.tensor([token])) for token in said[:-1])])
+        losses = nn.functional.cross_entropy(out, torch.tensor(said), reduction="none")
+        weight = torch.tensor(packed[0].weight[-len(said):])
+        wanted = float((losses * weight).sum() / weight.sum())
+        assert float(packed_loss(lm, prefix, packed, seen)[0]) == pytest.approx(wanted, rel=1e-4)
+        assert abs(float(packed_loss(lm, prefix, packed)[0]) - wanted) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["tiny-gated", "tiny-prompts"])
+def test_the_examples_train(name, tmp_path):
+    spec, _ = load_spec(configs_dir() / "examples" / f"{name}.yaml")
+    (tmp_path / "weights").mkdir()
+    shutil.copy(configs_dir() / "tiny" / "tokenizer.json", tmp_path / "weights")
+    recipe = Recipe(spec, tmp_path)
+    plan = [p for p in plans(spec) if p.name == "language"][0]
+    plan = replace(plan, steps=2, warmup=0.0, options={"clips": 1, "questions": 2, "words": 1.0, "seconds": [1]})
+    before = {k: v.clone() for k, v in recipe.parts()["language"].state_dict().items()}
+    run_stage(recipe.stage(plan), plan, tmp_path, workers=0)
+    after = recipe.parts()["language"].state_dict()
+    gates = [k for k in after if k.endswith(("attn_gate", "gates"))]
+    assert gates and all(not torch.equal(after[k], before[k]) for k in gates)
+    recipe.save()
+    kept = load_file(tmp_path / "weights" / "language.safetensors")
+    assert {k for k in after if k not in TIED} == kept.keys()
