@@ -32,7 +32,7 @@ from anymodal.stages.items import Percept
 from anymodal.testing import gradient_frame, make_video
 from anymodal.testing_bundle import random_bundle
 from anymodal.training.language import clip_prefix, clip_seen, pack, packed_loss
-from anymodal.training.loop import run_stage
+from anymodal.training.loop import StagePlan, run_stage
 from anymodal.training.recipe import Recipe, plans
 from anymodal.types import Tokens
 
@@ -520,6 +520,8 @@ def test_the_examples_train(name, tmp_path):
     (tmp_path / "weights").mkdir()
     shutil.copy(configs_dir() / "tiny" / "tokenizer.json", tmp_path / "weights")
     recipe = Recipe(spec, tmp_path)
+    with pytest.raises(ConfigError, match="'symbols-read' is of tokens among the text"):
+        recipe.stage(StagePlan(name="symbols-read", steps=1, lr=1e-3, muon_lr=1e-2))
     plan = [p for p in plans(spec) if p.name == "language"][0]
     plan = replace(plan, steps=2, warmup=0.0, options={"clips": 1, "questions": 2, "words": 1.0, "seconds": [1]})
     before = {k: v.clone() for k, v in recipe.parts()["language"].state_dict().items()}

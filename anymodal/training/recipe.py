@@ -18,7 +18,7 @@ from torch import nn
 
 from anymodal.config import BundleSpec, build_part, load_spec
 from anymodal.errors import ConfigError, nearest
-from anymodal.language.attach import TIED, owned
+from anymodal.language.attach import TIED, AttachedLM, owned
 from anymodal.language.stamp import spread_numbers
 from anymodal.language.tokenizer import TextTokenizer, train_tokenizer
 from anymodal.perception import Perception
@@ -88,6 +88,9 @@ class Recipe:
 
             return WindowStage(self.perception, self.text, **options)
         if kind == "symbols":
+            if isinstance(self.lm, AttachedLM):
+                raise ConfigError(f"training: stage {plan.name!r} is of tokens among the text, and here they stand "
+                                  "beside it", fix="leave the stage out")
             from anymodal.training.symbols import SymbolStage
 
             return SymbolStage(self.lm, self.tokenizer, **options)
