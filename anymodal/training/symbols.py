@@ -47,15 +47,31 @@ class DrawSymbols:
         return {"words": words, "windows": length, "present": present, "asked": asked}
 
 
+@torch.no_grad()
+def spread_words(weight: Tensor, tokenizer: TextTokenizer, words: Sequence[str]) -> None:
+    """Give each token (of V, W) of these words a direction of its own, as long as that of a known word.
+
+    What was never read or said in training is pushed by the softmax into nearly one and the same vector (cosines above
+    .9), and then neither found nor told apart for hundreds of steps.
+    """
+    known = weight[tokenizer.encode("circle")].norm(dim=-1).mean()
+    dice = torch.Generator().manual_seed(len(words))
+    for token in dict.fromkeys(i for w in words for i in tokenizer.encode(w)):
+        drawn = torch.randn(weight.shape[1], generator=dice)
+        weight[token] = (drawn / drawn.norm() * known.cpu()).to(weight)
+
+
 class SymbolStage:
-    """Trains the LM."""
+    """Trains the LM. `spread`: words that it has not met yet, whose embeddings are drawn anew before the first step."""
 
     name = "symbols"
 
     def __init__(self, lm, tokenizer: TextTokenizer, *, seed: int = 6, clips: int = 8, questions: int = 13,
                  seconds: tuple[int, ...] = (2, 4, 8), kinds: tuple[str, ...] | None = None, noise: float = 1.0,
-                 drilled: int = 0, alone: bool | Sequence[str] = False, fields: float = 0.0) -> None:
+                 drilled: int = 0, alone: bool | Sequence[str] = False, fields: float = 0.0,
+                 spread: Sequence[str] = ()) -> None:
         self.lm, self.tokenizer = lm, tokenizer
+        spread_words(lm.model.get_input_embeddings().weight, tokenizer, spread)
         self.options = (seed, clips, questions, tuple(seconds), tuple(kinds) if kinds else None, noise, drilled,
                         alone if isinstance(alone, bool) else tuple(alone), fields)
 
