@@ -20,6 +20,7 @@ import openai
 import pytest
 
 from actors.gateway import clips
+from actors.gateway.chat_shapes import parse, plan
 from actors.gateway.hosts import ActorHost, LocalHost
 from actors.gateway.settings import Settings
 from actors.gateway.testing import serving
@@ -176,6 +177,16 @@ def test_earlier_turns_are_context(client, agent, clip):
 def test_no_media_at_all(client):
     done = ask(client, [{"role": "user", "content": "what can you do?"}])
     assert done.choices[0].message.content and done.anymodal["windows_seen"] == 0
+
+
+@pytest.mark.parametrize(("instructed", "question", "ignored"), [
+    (True, f"be short\n\n{QUESTION}", ("messages.2 (tool)",)),
+    (False, QUESTION, ("messages.0 (system)", "messages.2 (tool)"))])
+def test_instructions_are_read_by_models_made_for_them(instructed, question, ignored):
+    messages = [{"role": "system", "content": "be short"}, *showing(),
+                {"role": "tool", "content": "7", "tool_call_id": "a"}]
+    planned = plan(parse(json.dumps({"model": MODEL, "messages": messages}).encode()), 8, instructed=instructed)
+    assert (planned.question, planned.ignored) == (question, ignored)
 
 
 def test_an_answer_is_cut_where_it_is_asked_to_be(client, clip):

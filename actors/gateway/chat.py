@@ -54,7 +54,7 @@ async def create(request: Request) -> Response:
         raise Fault(503, "shutting_down", "the server is ending", retry_after_s=5.0)
     if not request.headers.get("content-type", "application/json").lower().startswith("application/json"):
         raise Fault(415, "wrong_content_type", "the body has to be application/json")
-    planned = await gateway.pushes.run(_planned, await request.body(), gateway.settings.most_parts)
+    planned = await gateway.pushes.run(_planned, await request.body(), gateway)
     _check_model(gateway, planned.request.model)
     completion = Completion(gateway, planned)
     pieces = completion.pieces(request.state.client)
@@ -73,8 +73,9 @@ async def create(request: Request) -> Response:
         await asyncio.gather(whole, left, return_exceptions=True)
 
 
-def _planned(body: bytes, most_parts: int) -> Plan:
-    return plan(parse(body), most_parts)
+def _planned(body: bytes, gateway: Gateway) -> Plan:
+    instructed = gateway.host.spec.prompt.template is not None
+    return plan(parse(body), gateway.settings.most_parts, instructed=instructed)
 
 
 class Completion:

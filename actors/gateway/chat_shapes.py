@@ -161,19 +161,24 @@ def parse(body: bytes) -> ChatRequest:
         raise Fault(400, "invalid_json", f"the body is no JSON: {error}") from None
 
 
-def plan(request: ChatRequest, most_parts: int) -> Plan:
-    """Raises Fault for what cannot be honoured and would be missed, and for a request without a question."""
+def plan(request: ChatRequest, most_parts: int, *, instructed: bool = False) -> Plan:
+    """`instructed`: the model was made to read instructions, which then stand before the question. Raises Fault for what
+    cannot be honoured and would be missed, and for a request without a question."""
     _refuse(request)
     steps: list[Wanted | Said] = []
     ignored = [name for name in _WITHOUT_EFFECT if (request.model_extra or {}).get(name) is not None]
-    question = ""
+    question, instructions = "", []
     for number, message in enumerate(request.messages):
         where = f"messages.{number}"
-        if message.role not in ("user", "assistant"):
+        is_instruction = message.role in ("system", "developer") and instructed
+        if not is_instruction and message.role not in ("user", "assistant"):
             ignored.append(f"{where} ({message.role})")
             continue
         text, media = _read(message, where)
-        if message.role == "user":
+        if is_instruction:
+            steps += media
+            instructions.append(text)
+        elif message.role == "user":
             steps += media
             question = "\n".join(filter(None, (question, text)))
         elif question and text:
@@ -186,7 +191,7 @@ def plan(request: ChatRequest, most_parts: int) -> Plan:
     if count > most_parts:
         raise Fault(400, "too_many_parts", f"{count} images, clips and sounds, at most {most_parts} are taken",
                     param="messages", fix="send fewer, or a video of them")
-    return Plan(request, tuple(steps), question, tuple(ignored))
+    return Plan(request, tuple(steps), "\n\n".join(filter(None, (*instructions, question))), tuple(ignored))
 
 
 def _refuse(request: ChatRequest) -> None:

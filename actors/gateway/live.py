@@ -95,7 +95,7 @@ class Live:
 
     @property
     def reads_instructions(self) -> bool:
-        return getattr(self.gateway.host.spec.prompt, "template", None) is not None
+        return self.gateway.host.spec.prompt.template is not None
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._work(), name=f"work {self.id}")]
