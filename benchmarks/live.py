@@ -157,8 +157,10 @@ class Viewer:
             if isinstance(event, WindowSeen):
                 now_s = time.perf_counter()
                 for pts_s in [p for p in self.due_s if event.start_s - 1e-6 <= p < event.end_s - 1e-6]:
-                    self.seen.waits_s.append(now_s - self.due_s.pop(pts_s))
-                    self.seen.fills_s.append(event.end_s - pts_s)
+                    waited_s = now_s - self.due_s.pop(pts_s)
+                    if not event.gap:  # else it was given up, which `dropped` counts
+                        self.seen.waits_s.append(waited_s)
+                        self.seen.fills_s.append(event.end_s - pts_s)
                 self.seen.dropped += sum(event.dropped.values())
 
     async def told(self) -> None:
