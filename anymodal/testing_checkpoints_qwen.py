@@ -106,6 +106,7 @@ def make_qwen2_5_omni(folder: str | Path, *, seed: int = 0, shards: int = 1) -> 
             files={"preprocessor_config.json": both})
     config = json.loads((folder / "config.json").read_text())
     whole = {"architectures": ["Qwen2_5OmniModel"], "model_type": "qwen2_5_omni", "enable_audio_output": False,
-             "enable_talker": False, "thinker_config": {**config, "architectures": ["Qwen2OmniNaViTThinkerForConditionalGeneration"]}}
+             "enable_talker": False, "thinker_config": {
+                 **config, "architectures": ["Qwen2OmniNaViTThinkerForConditionalGeneration"]}}
     (folder / "config.json").write_text(json.dumps(whole, indent=2))
     return folder

@@ -50,8 +50,9 @@ class QwenAudio(nn.Module):
         self.audio_tower = Qwen2_5OmniAudioEncoder._from_config(sizes, attn_implementation=config.attention)
 
     def prepare(self, wave: np.ndarray, rate_hz: float) -> Tensor:
-        """float32 (T,) -> log-mel (M, F), one frame for each whole hop. Raises ValueError for less than two tokens' worth."""
-        samples = resample(torch.from_numpy(np.ascontiguousarray(wave, np.float32))[None], round(rate_hz), self.rule.rate_hz)
+        """float32 (T,) -> log-mel (M, F), one frame for each hop begun. Raises ValueError for less than a token's worth."""
+        samples = torch.from_numpy(np.ascontiguousarray(wave, np.float32))[None]
+        samples = resample(samples, round(rate_hz), self.rule.rate_hz)
         count = -(-samples.shape[1] // self.rule.hop)
         if count < 4:
             raise ValueError(f"{samples.shape[1]} samples are too few for a token, {4 * self.rule.hop}")

@@ -441,7 +441,8 @@ class Forks:
     def _unpack(self, rows: Sequence[int]) -> None:
         """From here on each row has a tail of its own."""
         nodes, self.pads = self._tree.rows_to_the_right(rows)
-        ends = self._tree.depths[nodes[:, -1]] + 1 - torch.tensor([self._tree.lengths[r] for r in rows], device=nodes.device)
+        lengths = torch.tensor([self._tree.lengths[row] for row in rows], device=nodes.device)
+        ends = self._tree.depths[nodes[:, -1]] + 1 - lengths
         self._ahead = self._ahead + ends[:, None]  # some are less deep than they are long
         packed, self._tree = self._store, None
         self._store = _Store(nodes.shape[1] + self._room)

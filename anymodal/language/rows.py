@@ -26,7 +26,6 @@ from torch import Tensor
 from anymodal.language.attach import Medium
 from anymodal.language.capability import AXES
 
-
 NO_ID = -1_000_000  # of what is no text
 
 
@@ -137,7 +136,8 @@ def lay(pieces: Iterable[Sequence[int] | Soft], places: Places) -> np.ndarray:
     """Places (L, 3) of an entry's pieces, ids of text or soft tokens; those with no text between lie beside each other."""
     found = []
     for soft, group in groupby(pieces, key=lambda piece: hasattr(piece, "embeds")):
-        found += places.window(group) if soft else [places.text(ids) for ids in group]
+        own = list(group)
+        found += places.window(own) if soft else [places.text(ids) for ids in own]
     return np.concatenate(found) if found else np.zeros((0, AXES), np.int64)
 
 
