@@ -318,7 +318,7 @@ class Source:
             meter.append((now, amount))
             while meter and now - meter[0][0] > METER_S:
                 meter.popleft()
-            self.counts["frames" if modality == VIDEO else "samples"] += amount
+            self.counts["frames" if self.specs[modality].is_picture else "samples"] += amount
 
     def _put(self, packet: Packet, generation: int) -> None:
         """Let a packet wait for its time."""
@@ -369,7 +369,7 @@ class FileSource(Source):
             if not self._is_mine(generation):
                 return
             self._alive_s = time.monotonic()
-            self._meter(packet.modality, 1 if packet.modality == VIDEO else len(packet.data))
+            self._meter(packet.modality, 1 if self.specs[packet.modality].is_picture else len(packet.data))
             self._put(replace(packet, stream=self.streams[packet.modality], pts_s=packet.pts_s + self._began_s), generation)
 
 
