@@ -6,7 +6,8 @@
 |---|---|
 | spec | what is wanted of a stream, what a file holds |
 | container | opening: bad input becomes one clear error, URLs are fetched, nothing hangs |
-| video, audio, sidecar | one stream each: decode, align, resample onto the grid |
+| video, audio, sidecar, pictures | one stream each: decode, align, resample onto the grid |
+| levels | 16-bit pictures: what becomes a level, how levels are scaled |
 | source | several streams of one file merged in media time |
 | windows | packets to aligned windows, with a watermark and drop counts |
 | clip | a file's windows, for the agent |
