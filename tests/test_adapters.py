@@ -19,6 +19,7 @@ from anymodal.adapters.token_merging import TokenMerging, merge_tokens
 from anymodal.adapters.visual_abstractor import VisualAbstractor
 from anymodal.adapters.window_qformer import PREFIXES as WINDOW_PREFIXES
 from anymodal.adapters.window_qformer import WindowQFormer
+from anymodal.errors import ConfigError
 
 FEATURES, LM = 24, 40  # widths
 
@@ -223,7 +224,7 @@ def test_audio_branch_takes_vectors_as_they_are():
     wanted = bert_queries(state, "audio_Qformer.bert", state["audio_query_tokens"].expand(2, -1, -1), placed, heads=4,
                           layers=2, cross_every=1)
     close(adapter(clips, torch.ones(2, 3, dtype=torch.bool)), wanted)
-    with pytest.raises(ValueError, match="4 steps are more than the 3 positions"):
+    with pytest.raises(ConfigError, match="4 steps are more than the 3 positions"):
         adapter(torch.randn(2, 4, 1, FEATURES), torch.ones(2, 4, dtype=torch.bool))
 
 
@@ -253,7 +254,7 @@ def test_window_qformer_is_salmonns():
     wanted = torch.nn.functional.linear(torch.cat(wanted, 1), state["speech_llama_proj.weight"],
                                         state["speech_llama_proj.bias"])
     close(heard(adapter, features), wanted)  # 23 frames: the last three are left out
-    with pytest.raises(ValueError, match="parts .* add up to 20"):
+    with pytest.raises(ConfigError, match="parts .* add up to 20"):
         window_qformer(parts=(12, 8))
 
 
@@ -263,7 +264,7 @@ def test_sound_in_chunks_gives_the_tokens_of_the_whole(cuts):
     adapter, features = window_qformer(queries=2), torch.randn(1, 33, FEATURES)
     pieces = [heard(adapter, piece) for piece in features.tensor_split(cuts, dim=1)]
     close(torch.cat(pieces, 1), heard(adapter, features), 1e-6)
-    with pytest.raises(ValueError, match="4 frames a window are fewer"):
+    with pytest.raises(ConfigError, match="4 frames a window are fewer"):
         heard(adapter, features[:, :4])
 
 
@@ -345,7 +346,7 @@ def test_linear_merges_neighbours():
     wanted = torch.nn.functional.layer_norm(wanted, (LM,), adapter.norm.weight, adapter.norm.bias)
     tokens = adapter.project(adapter(features, valid))
     close(tokens[0], wanted)
-    with pytest.raises(ValueError, match="3 features a step are no multiple of merge 2"):
+    with pytest.raises(ConfigError, match="3 features a step are no multiple of merge 2"):
         adapter(features[:, :, :3], valid)
 
 
@@ -389,7 +390,7 @@ def test_resampler2d_is_one_attention_with_places(side):
     out = ((q @ k.mT) / q.shape[-1] ** 0.5).softmax(-1) @ v
     wanted = adapter.ln_post(adapter.attn.out_proj(out.transpose(0, 1).flatten(1))) @ adapter.proj
     close(adapter.project(adapter(features, torch.ones(1, 1, dtype=torch.bool)))[0], wanted, 5e-5)
-    with pytest.raises(ValueError, match="square grid of features, found 5"):
+    with pytest.raises(ConfigError, match="square grid of features, found 5"):
         adapter(features[:, :, :5], torch.ones(1, 1, dtype=torch.bool))
 
 
@@ -463,7 +464,7 @@ def test_spatiotemporal_pool():
     states = adapter(features, valid)
     close(states[0], torch.from_numpy(wanted), 1e-6)
     assert adapter.project(states).shape == (1, 9, LM)
-    with pytest.raises(ValueError, match="6 frames are more than the 5"):
+    with pytest.raises(ConfigError, match="6 frames are more than the 5"):
         adapter(torch.randn(1, 6, 4, FEATURES), torch.ones(1, 6, dtype=torch.bool))
 
 

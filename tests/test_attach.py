@@ -205,9 +205,9 @@ def test_prompts_have_a_softmax_of_their_own(family, count):
 def test_parts_that_do_not_fit_say_so():
     with pytest.raises(ConfigError, match="MptForCausalLM does not take attention functions"):
         prompted("mpt")
-    with pytest.raises(ValueError, match="layers 3 are more than the 2"):
+    with pytest.raises(ConfigError, match="layers 3 are more than the 2"):
         prompted(layers=3)
-    with pytest.raises(ValueError, match="every 5 is more than the 2 layers"):
+    with pytest.raises(ConfigError, match="every 5 is more than the 2 layers"):
         gated(every=5)
     with pytest.raises(ValueError, match="names no language model"):
         GatedCrossLM.Config()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from anymodal.errors import ConfigError
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int, seen: Tensor | None = None) -> Tensor:
     """query (B, Q, W) over key and value (B, K, W) -> (B, Q, W). seen: bool (B, K) or (B, Q, K).
@@ -29,11 +31,11 @@ def spread(valid: Tensor, count: int) -> Tensor:
 
 
 def grid_side(patches: int, who: str) -> int:
-    """The side of a square grid of so many features. Raises ValueError for another number."""
+    """The side of a square grid of so many features. Raises ConfigError for another number."""
     side = int(patches**0.5 + 0.5)
     if side * side != patches:
-        raise ValueError(f"{who} needs a square grid of features, found {patches} a step: leave class tokens out "
-                         "(`select: patch`)")
+        raise ConfigError(f"{who} needs a square grid of features, found {patches} a step",
+                          fix="leave class tokens out: `select: patch` of the encoder")
     return side
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from anymodal.adapters.attention import grid_side
+from anymodal.errors import ConfigError
 
 
 class CAbstractor(nn.Module):
@@ -52,13 +53,14 @@ class CAbstractor(nn.Module):
         self.to_lm = nn.Sequential(*layers)
 
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
-        """Raises ValueError for features that make no square grid, or for another number than have places."""
+        """Raises ConfigError for features that make no square grid, or for another number than have places."""
         batch, steps, patches = features.shape[:3]
         side = grid_side(patches, "the C-Abstractor")
         frames = features.flatten(0, 1)
         if self.config.patches:
             if patches != self.config.patches:
-                raise ValueError(f"{patches} features a step, there are places for {self.config.patches}")
+                raise ConfigError(f"{patches} features a step, and places for {self.config.patches}",
+                                  fix=f"set the adapter's patches to {patches}")
             frames = frames + self.place
         grid = frames.transpose(1, 2).unflatten(2, (side, side))
         grid = self.after(self.pool(self.before(grid)))

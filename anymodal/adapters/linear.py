@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from anymodal.errors import ConfigError
+
 
 class Linear(nn.Module):
     """features (B, T, P, D), valid steps (B, T) -> states (B, T * P / m, D * m). Tensors: `projection.*`."""
@@ -33,9 +35,10 @@ class Linear(nn.Module):
         self.norm = nn.LayerNorm(lm_width) if config.norm else nn.Identity()
 
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
-        """Raises ValueError for features that cannot be merged without a rest."""
+        """Raises ConfigError for features that cannot be merged without a rest."""
         if features.shape[2] % self.config.merge:
-            raise ValueError(f"{features.shape[2]} features a step are no multiple of merge {self.config.merge}")
+            raise ConfigError(f"{features.shape[2]} features a step are no multiple of merge {self.config.merge}",
+                              fix="set merge to a number that divides them, or leave class tokens out")
         return features.unflatten(2, (-1, self.config.merge)).flatten(3).flatten(1, 2)
 
     def project(self, states: Tensor) -> Tensor:

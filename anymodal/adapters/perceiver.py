@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from anymodal.adapters.attention import attend, spread
+from anymodal.errors import ConfigError
 
 _OPEN_FLAMINGO = (  # names below `perceiver.`
     (r"^layers\.(\d+)\.0\.norm_media\.", r"blocks.\1.0.context_layer_norm."),
@@ -71,7 +72,8 @@ class PerceiverResampler(nn.Module):
     def __init__(self, config: Config, *, feature_width: int, lm_width: int) -> None:
         super().__init__()
         if config.native and lm_width != feature_width:
-            raise ValueError(f"native latents are {feature_width} wide, tokens are asked for at {lm_width}")
+            raise ConfigError(f"native latents are {feature_width} wide, tokens are asked for at {lm_width}",
+                              fix=f"set native to false, or the language model's media_width to {feature_width}")
         self.config = config
         self.latents = nn.Parameter(torch.randn(config.queries, feature_width))
         if config.frames:
@@ -82,11 +84,12 @@ class PerceiverResampler(nn.Module):
         self.to_lm = nn.Identity() if config.native else nn.Linear(feature_width, lm_width)
 
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
-        """Raises ValueError for more frames than are told apart."""
+        """Raises ConfigError for more frames than are told apart."""
         steps = features.shape[1]
         if self.config.frames:
             if steps > self.config.frames:
-                raise ValueError(f"{steps} frames are more than the {self.config.frames} that are told apart")
+                raise ConfigError(f"{steps} frames are more than the {self.config.frames} that are told apart",
+                                  fix="shorten window_s, lower rate_hz, or raise the adapter's frames")
             features = features + self.frame_embs[:steps, None]
         context = features.flatten(1, 2)
         latents = self.latents.expand(len(context), -1, -1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from anymodal.adapters.attention import grid_side, sincos_grid
+from anymodal.errors import ConfigError
 
 PREFIXES = {"attn_pool.": "", "ln_post.": "ln_post.", "proj": "proj"}  # below `visual.`
 
@@ -40,7 +41,8 @@ class Resampler2d(nn.Module):
         super().__init__()
         width = config.width or lm_width
         if width % config.heads or width % 4:
-            raise ValueError(f"width {width} must be a multiple of heads {config.heads} and of 4")
+            raise ConfigError(f"width {width} must be a multiple of heads {config.heads} and of 4",
+                              fix="set the adapter's width or heads")
         self.config = config
         self.query = nn.Parameter(torch.randn(config.queries, width) * 0.02)
         self.pos_embed = nn.Parameter(sincos_grid(width, int(config.queries**0.5 + 0.5)), requires_grad=False)
@@ -50,7 +52,7 @@ class Resampler2d(nn.Module):
         self.proj = nn.Parameter(torch.randn(width, lm_width) * width**-0.5)
 
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
-        """Raises ValueError for features that make no square grid."""
+        """Raises ConfigError for features that make no square grid."""
         batch, steps, patches = features.shape[:3]
         value = self.ln_kv(self.kv_proj(features.flatten(0, 1)))
         query = (self.ln_q(self.query) + self.pos_embed).expand(len(value), -1, -1)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from anymodal.errors import ConfigError
+
 PREFIXES = {"mm_projector.": "projection."}  # in the published files
 
 
@@ -32,10 +34,11 @@ class SpatioTemporalPool(nn.Module):
         self.projection = nn.Linear(feature_width, lm_width)
 
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
-        """Raises ValueError for more frames than a window has."""
+        """Raises ConfigError for more frames than a window has."""
         steps = features.shape[1]
         if steps > self.config.frames:
-            raise ValueError(f"{steps} frames are more than the {self.config.frames} a window may have")
+            raise ConfigError(f"{steps} frames are more than the {self.config.frames} a window may have",
+                              fix="shorten window_s, lower rate_hz, or raise the adapter's frames")
         weight = valid[:, :, None, None].to(features.dtype)
         frames = features.mean(2) * weight[..., 0]
         frames = nn.functional.pad(frames, (0, 0, 0, self.config.frames - steps))

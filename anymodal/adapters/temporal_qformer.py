@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from anymodal.adapters.attention import spread
 from anymodal.adapters.blip2_qformer import Blip2QFormer, lavis_names, query_transformer
+from anymodal.errors import ConfigError
 
 # Prefixes of Video-LLaMA's own .pth -> here. `*.position_ids` are to be ignored.
 VIDEO_PREFIXES = {"query_tokens": "frames.query_tokens", "Qformer.bert.": "frames.qformer.",
@@ -51,6 +52,8 @@ class TemporalQFormer(nn.Module):
                                  "each must be at least 1")
             if self.width % self.heads:
                 raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+            if self.frames is not None and Blip2QFormer.Config(**self.frames).text:
+                raise ValueError("frames: a Q-Former that reads an instruction cannot be pooled over time beforehand")
 
     def __init__(self, config: Config, *, feature_width: int, lm_width: int) -> None:
         super().__init__()
@@ -58,8 +61,6 @@ class TemporalQFormer(nn.Module):
         self.frames = None
         if config.frames is not None:
             frame = Blip2QFormer.Config(**config.frames)
-            if frame.text:
-                raise ValueError("frames: a Q-Former that reads an instruction cannot be pooled over time beforehand")
             self.frames = Blip2QFormer(frame, feature_width=feature_width, lm_width=None)
             feature_width = frame.width
         self.position_embedding = nn.Embedding(config.positions, feature_width)
@@ -68,10 +69,11 @@ class TemporalQFormer(nn.Module):
         self.language_projection = nn.Linear(config.width, lm_width)
 
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
-        """Raises ValueError for more steps than there are positions."""
+        """Raises ConfigError for more steps than there are positions."""
         batch, steps = features.shape[:2]
         if steps > self.config.positions:
-            raise ValueError(f"{steps} steps are more than the {self.config.positions} positions there are")
+            raise ConfigError(f"{steps} steps are more than the {self.config.positions} positions there are",
+                              fix="shorten window_s or lower rate_hz")
         if self.frames is not None:
             features = self.frames(features, valid).unflatten(1, (steps, -1))
         keys = features + self.position_embedding.weight[:steps, None]

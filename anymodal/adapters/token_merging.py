@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from anymodal.errors import ConfigError
+
 
 class TokenMerging(nn.Module):
     """features (B, T, P, D), valid frames (B, T) -> states (B, T * K, D), each frame's in its order."""
@@ -34,9 +36,10 @@ class TokenMerging(nn.Module):
         self.projection = nn.Linear(feature_width, lm_width)
 
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
-        """Raises ValueError for fewer features than are kept."""
+        """Raises ConfigError for fewer features than are kept."""
         if features.shape[2] < self.config.queries:
-            raise ValueError(f"{features.shape[2]} features a step are fewer than the {self.config.queries} kept")
+            raise ConfigError(f"{features.shape[2]} features a step are fewer than the {self.config.queries} kept",
+                              fix=f"set queries to at most {features.shape[2]}")
         merged, _ = merge_tokens(features.flatten(0, 1), self.config.queries)
         return merged.unflatten(0, features.shape[:2]).flatten(1, 2)
 

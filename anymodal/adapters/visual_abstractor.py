@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from anymodal.adapters.attention import attend
+from anymodal.errors import ConfigError
 
 PREFIXES = {"query_tokens": "query_tokens", "abstractor.": ""}
 
@@ -39,7 +40,8 @@ class VisualAbstractor(nn.Module):
     def __init__(self, config: Config, *, feature_width: int, lm_width: int) -> None:
         super().__init__()
         if feature_width % config.heads:
-            raise ValueError(f"feature width {feature_width} is not a multiple of heads {config.heads}")
+            raise ConfigError(f"feature width {feature_width} is not a multiple of heads {config.heads}",
+                              fix="set the adapter's heads")
         self.config = config
         self.query_tokens = nn.Parameter(torch.randn(1, config.queries, feature_width) * 0.02)
         self.encoder = nn.Module()

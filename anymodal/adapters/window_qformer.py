@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from anymodal.adapters.attention import spread
 from anymodal.adapters.blip2_qformer import lavis_names, query_transformer
+from anymodal.errors import ConfigError
 
 # Prefixes of SALMONN's own .pth -> here. `*.position_ids` are to be ignored.
 PREFIXES = {"speech_query_tokens": "query_tokens", "speech_Qformer.bert.": "qformer.",
@@ -50,8 +51,8 @@ class WindowQFormer(nn.Module):
     def __init__(self, config: Config, *, feature_width: int, lm_width: int) -> None:
         super().__init__()
         if config.parts and sum(config.parts) != feature_width:
-            raise ValueError(f"parts {tuple(config.parts)} add up to {sum(config.parts)}, features "
-                             f"are {feature_width} wide")
+            raise ConfigError(f"parts {tuple(config.parts)} add up to {sum(config.parts)}, features have {feature_width}",
+                              fix="set parts to the widths of the encoders' features")
         self.config = config
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in config.parts)
         self.query_tokens = nn.Parameter(torch.randn(1, config.queries, config.width) * 0.02)
@@ -59,11 +60,12 @@ class WindowQFormer(nn.Module):
         self.language_projection = nn.Linear(config.width, lm_width)
 
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
-        """Raises ValueError for fewer frames than are read together."""
+        """Raises ConfigError for fewer frames than are read together."""
         config, batch = self.config, len(features)
         frames = features.flatten(1, 2)
         if frames.shape[1] < config.frames:
-            raise ValueError(f"{frames.shape[1]} frames a window are fewer than the {config.frames} read together")
+            raise ConfigError(f"{frames.shape[1]} frames a window are fewer than the {config.frames} read together",
+                              fix="lengthen window_s")
         if self.norms:  # a part that ended before the others is zeros, and stays so
             frames = torch.cat([norm(part) * (part != 0).any(-1, keepdim=True) for norm, part in
                                 zip(self.norms, frames.split(tuple(config.parts), -1))], -1)

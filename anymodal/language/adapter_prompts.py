@@ -54,7 +54,7 @@ class AdapterPromptLM(AttachedLM):
                               "transformers)", fix="choose Llama, Mistral, Qwen2, Qwen3, Gemma or OPT")
         count = len(attentions) if config.layers is None else config.layers
         if count > len(attentions):
-            raise ValueError(f"layers {count} are more than the {len(attentions)} there are")
+            raise ConfigError(f"layers {count} are more than the {len(attentions)} there are", fix="lower layers")
         text = self.model.config.get_text_config()
         self.prompts = nn.Parameter(torch.randn(count, config.prompts, text.hidden_size) * 0.02)
         self.gates = nn.Parameter(torch.zeros(count, text.num_attention_heads))

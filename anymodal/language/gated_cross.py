@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from anymodal.adapters.attention import attend
+from anymodal.errors import ConfigError
 from anymodal.language.attach import AttachedLM, Seen, decoder_layers, seen_now
 
 
@@ -48,7 +49,7 @@ class GatedCrossLM(AttachedLM):
         self.width = config.media_width or self.width
         layers = decoder_layers(self.model)
         if config.every > len(layers):
-            raise ValueError(f"every {config.every} is more than the {len(layers)} layers there are")
+            raise ConfigError(f"every {config.every} is more than the {len(layers)} layers there are", fix="lower every")
         width = self.model.config.get_text_config().hidden_size
         chosen = [i for i in range(len(layers)) if (i + 1) % config.every == 0]
         self.gated_cross_attn_layers = nn.ModuleDict({str(i): GatedBlock(i, width, self.width, config) for i in chosen})
