@@ -48,6 +48,11 @@ class MindActor(Host):
         await self.ready()
         return [await self._run(self._take, percept) for percept in percepts]
 
+    async def recent(self, session: str) -> tuple[list[Percept], bool]:
+        """The windows that a question is to be pooled over (`anymodal.asked`), and whether there have been any."""
+        await self.ready()
+        return self._stage.recent(session)
+
     async def ask(self, questions: list[Question]) -> None:
         """Begin to answer a session's questions, one after the other; `read` fetches the text."""
         session = questions[0].session

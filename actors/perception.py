@@ -46,6 +46,11 @@ class PerceptionActor(Host):
         (tokens,) = await self._run(lambda: perception.encode_many([(session, window)], rows=1, once=True))
         return Percept.of(session, window, tokens)
 
+    async def pool(self, question: str, percepts: list[Percept]) -> list[Percept]:
+        """Windows with tokens for this question, of those whose features are kept: `anymodal.asked`."""
+        await self.ready()
+        return await self._run(self._stage.perception.pool, question, percepts)
+
     async def see(self, session: str, window: Window) -> None:
         """Encode a window and hand it to the mind. The reply is the window's credit: the mind has it."""
         percept = await self.encode(session, window)

@@ -38,12 +38,13 @@ from actors.placement import needs, place
 from actors.runtime import read_runtime
 from actors.source import Progress, SourceActor
 from anymodal.agent import new_clip
+from anymodal.asked import pooled
 from anymodal.config import load_spec
 from anymodal.errors import MediaError, RuntimeFault
 from anymodal.language.layout import make_layout
 from anymodal.language.prompt import check_question, check_questions
 from anymodal.models import weights_folder
-from anymodal.stages.items import Clip, Question
+from anymodal.stages.items import Clip, Percept, Question
 from anymodal.stages.think import Piece, time_first_tokens
 from anymodal.types import Answer, Delta
 
@@ -112,8 +113,9 @@ class Pipeline:
             progress = self._watch(clip)
             if warnings is not None:
                 warnings += progress.warnings
-            self._call("mind", "ask", [Question(clip.session, number, text, clip.at_s, progress.windows)
-                                       for number, text in enumerate(texts)])
+            self._call("mind", "ask", [
+                Question(clip.session, number, text, clip.at_s, progress.windows, self._pooled(clip.session, text))
+                for number, text in enumerate(texts)])
             left = len(texts)
             while left:
                 for piece in self._call("mind", "read", clip.session):
@@ -122,6 +124,17 @@ class Pipeline:
         finally:
             self._tell("source", "stop", clip.session)
             self._tell("mind", "close", clip.session)
+
+    def _pooled(self, session: str, question: str) -> tuple[Percept, ...]:
+        """Windows as an adapter that reads the question sees them; none for other adapters."""
+        if self.spec.asked is None:
+            return ()
+        chosen, seen = self._call("mind", "recent", session)
+        return tuple(pooled(self, question, chosen, seen=seen))
+
+    def pool(self, question: str, percepts: Sequence[Percept]) -> list[Percept]:
+        """As `Perception.pool`."""
+        return self._call("perception", "pool", question, list(percepts))
 
     def _watch(self, clip: Clip) -> Progress:
         """Wait until the mind has seen all of a clip."""

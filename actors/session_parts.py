@@ -313,6 +313,10 @@ class RemotePerception:
             found.append([replace(t, session=session, window=w.index, t0_s=w.t0_s, t1_s=w.t1_s) for t in percept.tokens])
         return found
 
+    def pool(self, question: str, percepts: Sequence[Percept]) -> list[Percept]:
+        """As `Perception.pool`; features do not outlive the actor that keeps them."""
+        return self._parts.insist("perception", "pool", question, list(percepts))
+
 
 class RemoteState:
     """A state in another process, with a memory of its own like the one there: both follow from the windows alone. Let

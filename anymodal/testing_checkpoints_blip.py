@@ -51,7 +51,7 @@ def make_blip2_t5(folder: str | Path, *, seed: int = 0, shards: int = 2) -> Path
             "pad_token_id": 0, "dropout_rate": 0.0}
     config = Blip2Config(vision_config=VISION, qformer_config=QFORMER, text_config=text, num_query_tokens=QUERIES,
                          image_token_index=tokenizer.convert_tokens_to_ids("<image>"))
-    return publish(spread_weights(Blip2ForConditionalGeneration(config), seed), folder, shards=shards, files=_files(
+    return publish(spread_weights(Blip2ForConditionalGeneration(config), seed, 3.0), folder, shards=shards, files=_files(
         "Blip2Processor", "BlipImageProcessor",
         {"bos_token_id": 1, "decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}))
 

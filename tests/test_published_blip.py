@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from anymodal.bundle import Bundle, load_bundle
 from anymodal.config import configs_dir, read_spec
 from anymodal.errors import ConfigError, QuestionError, WeightsError
 from anymodal.language.rows import Rows
-from anymodal.stages.items import Percept
+from anymodal.stages.items import Percept, Question
 from anymodal.stages.perceive import Perceive
+from anymodal.stages.source import Source
 from anymodal.testing import make_video
 from anymodal.testing_checkpoints import reference_answer, worst_difference
 from anymodal.testing_checkpoints_blip import (
@@ -29,7 +31,7 @@ from anymodal.testing_checkpoints_blip import (
     make_instructblip,
     make_minigpt4,
 )
-from anymodal.types import Packet, Tokens
+from anymodal.types import Answer, Packet, Tokens
 
 MOST = 24  # tokens of an answer
 QUESTION = "What is happening in this picture?"
@@ -167,6 +169,36 @@ def test_a_stream_pools_its_newest_windows_by_the_question(folders, media, instr
               for w in instruct.source.push(new_clip(media[1], None, None))]
     one, other = (instruct.perception.pool(q, frames)[0].tokens[0].embeds for q in (QUESTION, "Where?"))
     assert one.shape == other.shape == (QUERIES, 48) and np.abs(one - other).max() > 1e-3
+
+
+def test_actors_pool_where_the_features_are(folders, media, instruct) -> None:
+    """The hosts of perception and mind, without a cluster between them: the percepts that they exchange have no tokens."""
+    from actors.mind import MindActor
+    from actors.perception import PerceptionActor
+    from actors.runtime import read_runtime
+
+    runtime = read_runtime(instruct.spec)
+    source = Source(instruct.spec)
+
+    async def run() -> tuple[list[Percept], Answer]:
+        perception, mind = (kind(str(folders["instruct"]), runtime) for kind in (PerceptionActor, MindActor))
+        await mind.open("s")
+        windows = list(source.push(new_clip(media[4], None, None)))
+        seen = await asyncio.gather(*(perception.encode("s", w) for w in windows))
+        assert await mind.watch(list(seen)) == [None] * 4
+        chosen, some = await mind.recent("s")
+        found = await perception.pool(QUESTION, chosen)
+        assert some and len(found) == 4
+        await mind.ask([Question("s", 0, QUESTION, None, 4, tuple(found))])
+        pieces = []
+        while not (pieces and isinstance(pieces[-1][1], Answer)):
+            pieces += await mind.read("s")
+        await mind.close("s")
+        return list(seen), pieces[-1][1]
+
+    seen, answer = asyncio.run(run())
+    assert all(t.features and not len(t.embeds) for p in seen for t in p.tokens)
+    assert answer.text.startswith(instruct.ask(media[4], QUESTION).text)  # that agent is held to fewer tokens
 
 
 def test_an_unbounded_stream_stays_bounded(folders) -> None:
