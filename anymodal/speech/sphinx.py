@@ -30,14 +30,20 @@ class PocketSphinx:
         """How much of the probability is left for what the phrases do not say in this order."""
         language_weight: float = 6.5
         """What words that are expected count against what is heard."""
+        dither: float = 0.003
+        """Standard deviation of the noise that is added, of full scale: the model knows no sound without any, such as a
+        synthesised voice or a microphone behind a noise gate."""
 
         def __post_init__(self) -> None:
             if not 0 < self.discount < 1 or not self.language_weight > 0:
                 raise ValueError(f"discount {self.discount:g} is not in (0, 1), or language_weight not positive")
+            if not 0 <= self.dither <= 0.1:
+                raise ValueError(f"dither {self.dither:g} is not in [0, 0.1]")
 
     def __init__(self, config: Config, *, folder: Path) -> None:
         sphinx = need("pocketsphinx", extra="speech")
         self.name = "pocketsphinx en-us" + (", own words" if config.phrases else "")
+        self._dither = config.dither
         settings = {"loglevel": "FATAL", "lw": config.language_weight}
         if config.phrases:
             with tempfile.TemporaryDirectory() as scratch:
@@ -48,9 +54,10 @@ class PocketSphinx:
 
     def transcribe(self, samples: np.ndarray) -> str:
         """Words of an utterance, float32 (T,) at 16 kHz; "" where nothing was understood."""
-        pcm = (np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes()
-        if not pcm:
+        if not len(samples):
             return ""
+        noise = np.random.default_rng(0).normal(0, self._dither, len(samples))  # the same each time: so is what is heard
+        pcm = (np.clip(samples + noise, -1, 1) * 32767).round().astype("<i2").tobytes()
         self._decoder.start_utt()
         self._decoder.process_raw(pcm, full_utt=True)
         self._decoder.end_utt()
