@@ -120,14 +120,17 @@ def drawn(seed: int) -> Iterator[None]:
         yield
 
 
-def make_llava(folder: str | Path, *, seed: int = 0, shards: int = 1, pickled: bool = False, **text: Any) -> Path:
-    """LLaVA-1.5 in the layout of llava-hf/llava-1.5-7b-hf: 28 px pictures of four features. text: keys of text_config."""
+def make_llava(folder: str | Path, *, seed: int = 0, shards: int = 1, pickled: bool = False,
+               vision: Mapping[str, Any] = {}, **text: Any) -> Path:  # noqa: B006
+    """LLaVA-1.5 in the layout of llava-hf/llava-1.5-7b-hf: 28 px pictures of four features. vision, text: keys of
+    vision_config and text_config."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     folder = Path(folder)
     tokenizer = make_tokenizer(folder, ["<image>", "<pad>"], pad_token="<pad>", processor_class="LlavaProcessor")
-    vision = CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2,
-                              image_size=28, patch_size=14, projection_dim=16)
+    vision = CLIPVisionConfig(**{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
+                                 "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "projection_dim": 16,
+                                 **vision})
     language = LlamaConfig(**{"vocab_size": len(tokenizer) + 2, "hidden_size": 48, "intermediate_size": 96,
                               "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
                               "max_position_embeddings": 4096, **text})

@@ -79,7 +79,7 @@ class Merged:
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
         if name in self.whole:
             self._check(name, self.whole[name].shape, tensor.shape)
-            return self.whole[name]
+            tensor = self.whole[name]
         if name not in self.pairs:
             return tensor
         change = self._change(name)
