@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from anymodal.adapters.attention import spread
 from anymodal.asked import Instructions, pool
 from anymodal.config import BundleSpec, build_part
-from anymodal.errors import ConfigError
+from anymodal.errors import ConfigError, MediaError
 from anymodal.stages.items import IMAGE, Percept
 from anymodal.types import Signal, Tokens, Window
 
@@ -114,8 +114,13 @@ class Perception(nn.Module):
         if modality not in self.adapters:  # a model whose tokens are not an adapter's rows: it makes them itself
             for i, stream, signal in jobs:
                 session, window = items[i]
+                try:
+                    made = encoder.perceive(signal, self.spec.window_s)
+                except ValueError as error:
+                    raise MediaError(f"{stream!r} at {window.t0_s:g} s cannot be read by this model: {error}",
+                                     fix="give other media, or mend the modality in the bundle") from error
                 found[i].append(Tokens(session, stream, window.index, self._named(modality, signal), window.t0_s,
-                                       window.t1_s, **encoder.perceive(signal, self.spec.window_s)))
+                                       window.t1_s, **made))
             return
         adapter = self.adapters[modality]
         signals = [signal for _, _, signal in jobs]
@@ -212,8 +217,8 @@ class Perception(nn.Module):
     def _steps(self, modality: str) -> int:
         """The most frames that a window has."""
         sense = self.spec.modalities[modality]
-        adapter = self.adapters[modality] if modality in self.adapters else None
-        own = getattr(getattr(adapter, "config", None), "steps", None)
+        known = self.adapters[modality].config if modality in self.adapters else None
+        own = getattr(known, "steps", None)
         return own or round(sense.rate_hz * self.spec.window_s) + sense.closing
 
     def _frames(self, modality: str, signal: Signal, steps: int) -> list[tuple[int, np.ndarray]]:

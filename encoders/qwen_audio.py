@@ -10,6 +10,7 @@ Source: Xu et al. 2025, arXiv 2503.20215.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from encoders.mel import MelRule, resample
 
+LEAST = 4  # mel frames of a token
 AFTER_S = 0.1  # silence behind a piece: beyond it the published extractor has silence, too
 
 
@@ -54,8 +56,8 @@ class QwenAudio(nn.Module):
         samples = torch.from_numpy(np.ascontiguousarray(wave, np.float32))[None]
         samples = resample(samples, round(rate_hz), self.rule.rate_hz)
         count = -(-samples.shape[1] // self.rule.hop)
-        if count < 4:
-            raise ValueError(f"{samples.shape[1]} samples are too few for a token, {4 * self.rule.hop}")
+        if count < LEAST:
+            raise ValueError(f"{samples.shape[1]} samples are too few for a token, {LEAST * self.rule.hop}")
         after = round(AFTER_S * self.rule.rate_hz)
         mel = self.rule(nn.functional.pad(samples, (0, after)))[0].T
         mel = torch.maximum(mel, mel.max() - 8)
@@ -74,8 +76,10 @@ class QwenAudio(nn.Module):
         """A window of sound -> embeds (N, D), and positions (N, 3), the same in all rows; what begins later in its window
         lies as much later."""
         begins_s = (signal.t0_s + 1e-6) % window_s
-        wave = np.concatenate([np.zeros(round(begins_s * signal.rate_hz), np.float32), signal.data])
-        made = self(self.prepare(wave, signal.rate_hz))
+        least = math.ceil(LEAST * self.rule.hop / self.rule.rate_hz * signal.rate_hz)
+        before = np.zeros(round(begins_s * signal.rate_hz), np.float32)
+        after = np.zeros(max(0, least - len(before) - len(signal.data)), np.float32)  # a stream may end in a scrap
+        made = self(self.prepare(np.concatenate([before, signal.data, after]), signal.rate_hz))
         places = np.repeat(np.arange(len(made), dtype=np.int32)[:, None], 3, 1)
         takes = round(window_s * self.config.per_second)
         return {"embeds": made.float().cpu().numpy(), "positions": places, "takes": (takes, takes, takes)}

@@ -151,6 +151,9 @@ def test_too_little_sound_is_refused():
              "output_dim": 8}
     with pytest.raises(ValueError, match="300 samples are too few for a token, 640"):
         QwenAudio(QwenAudio.Config(audio=tower)).prepare(np.zeros(300, np.float32), HZ)
+    scrap = type("Signal", (), {"data": np.zeros(300, np.float32), "rate_hz": HZ, "t0_s": 4.0})
+    made = QwenAudio(QwenAudio.Config(audio=tower)).perceive(scrap, 2.0)  # the end of a stream, filled up with silence
+    assert made["embeds"].shape == (1, 8) and made["takes"] == (50, 50, 50)
 
 
 # --- the whole model -------------------------------------------------------------------------------------------------

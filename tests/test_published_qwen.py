@@ -18,6 +18,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from anymodal.agent import Agent
 from anymodal.bundle import load_bundle
+from anymodal.errors import MediaError
 from anymodal.memory import Compaction
 from anymodal.testing import make_video
 from anymodal.testing_checkpoints import own_logits, reference_answer, worst_difference
@@ -140,6 +141,12 @@ def test_what_cannot_be_cut_into_patches_is_refused():
         PatchGridRule(min_pixels=9, max_pixels=4)
     with pytest.raises(ValueError, match="vision model_type 'clip' is none of"):
         QwenVision.Config(vision={"model_type": "clip"})
+
+
+def test_a_picture_that_the_model_cannot_read_is_told_with_its_place(agent, tmp_path):
+    Image.fromarray(np.zeros((2, 500, 3), np.uint8)).save(tmp_path / "thin.png")
+    with pytest.raises(MediaError, match="'video' at 0 s cannot be read by this model: .*2 x 500 pixels is more than 200"):
+        agent.ask(tmp_path / "thin.png", QUESTION)
 
 
 def test_a_clip_in_windows_has_the_features_that_it_has_at_once(agent, reference, folder):
