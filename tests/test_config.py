@@ -39,7 +39,7 @@ def test_the_shipped_bundle_is_found_by_name_and_by_path():
     ("modalities.video.rate", "did you mean 'rate_hz'?"),
     ("modalities.audio.enocder", "did you mean 'encoder'?"),
     ("prompt.oder", "did you mean 'order'?"),
-    ("zzz", "known: checkpoint, dtype, gate"),
+    ("zzz", "known: asked, checkpoint, dtype, gate"),
 ])
 def test_an_unknown_key_names_the_nearest(path, wanted):
     with pytest.raises(ConfigError) as caught:
