@@ -42,6 +42,23 @@ def write(path, data: bytes):
     return path
 
 
+@pytest.mark.parametrize(("channels", "seconds"), [(10, 0.1), (64, 0.0156), (65, 0.0), (255, 0.0)])
+def test_more_channels_than_a_frame_has_planes(tmp_path, channels, seconds):
+    """A flipped bit in a header must not crash the process. Above 64 FFmpeg itself gives up: the sound is damaged."""
+    data = bytearray(make_wav(tmp_path / "a.wav", np.full(16000, 0.25, np.float32), 16000).read_bytes())
+    data[22:24] = channels.to_bytes(2, "little")
+    with open_media(write(tmp_path / "b.wav", bytes(data)), {"audio": SPECS["audio"]}) as source:
+        heard = np.concatenate([p.data for p in source] or [np.zeros(0, np.float32)])
+        assert len(heard) / 16000 == pytest.approx(seconds, abs=0.01) and np.allclose(heard, 0.25, atol=1e-3)
+        assert bool(source.warnings) == (channels > 64)
+
+
+def test_a_rate_that_no_sound_has(tmp_path):
+    data = bytearray(make_wav(tmp_path / "a.wav", np.zeros(16000, np.float32), 16000).read_bytes())
+    data[24:28] = (2**31 - 1).to_bytes(4, "little")
+    fails(write(tmp_path / "b.wav", bytes(data)), "says that it has 2147483647 samples a second", "copy or export it again")
+
+
 def test_a_missing_file(tmp_path):
     fails(tmp_path / "none.mp4", "no file .*none.mp4", "check the path")
     with pytest.raises(MediaError, match="no file"):

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from anymodal.errors import MediaError
 from anymodal.media.container import av, declared_s, no_codec_error, only, open_container, pick_stream
 from anymodal.media.spec import AUDIO, ceil_index
 
 RESYNC_S = Fraction(1, 50)
 LONGEST_JUMP_S = 3600  # a gap beyond this is a broken clock, not a pause
+MOST_HZ = 1_536_000  # of a file; the resampler takes memory by it
 
 
 class AudioReader:
@@ -118,7 +120,11 @@ class AudioReader:
                 if ahead > LONGEST_JUMP_S * source_hz:
                     self._note("sound with times out of order is left out")
                     continue
-                samples = to_mono(frame)
+                try:
+                    samples = to_mono(frame)
+                except ValueError as error:  # FFmpeg's too
+                    self._note(error)
+                    continue
                 if ahead > tolerance:
                     yield from _silence(ahead)
                     at += ahead
@@ -133,6 +139,9 @@ class AudioReader:
         tolerance = 0  # the first sample is placed by its pts alone
         while pending:
             source_hz = pending[0].sample_rate
+            if not 0 < source_hz <= MOST_HZ:
+                raise MediaError(f"{self.path} says that it has {source_hz} samples a second",
+                                 fix="the file is damaged: copy or export it again")
             at = round(position * source_hz)
             yield source_hz, at, chunks(source_hz, at, tolerance)
             tolerance = int(RESYNC_S * source_hz)
@@ -184,14 +193,19 @@ class ToMono:
         self._convert: Any = None
 
     def __call__(self, frame: Any) -> np.ndarray:
-        if self._convert is None:
-            self._convert = av.AudioResampler(format="fltp")
         try:
-            planes = [f.to_ndarray() for f in self._convert.resample(frame)]
+            return self._mono(frame)
         except ValueError:  # the layout changed
             self._convert = None
-            return self(frame)
-        mono = [p[0] if len(p) == 1 else p.mean(axis=0) for p in planes]
+            return self._mono(frame)
+
+    def _mono(self, frame: Any) -> np.ndarray:
+        """Raises ValueError for a frame that FFmpeg cannot convert."""
+        if self._convert is None:
+            self._convert = av.AudioResampler(format="flt")  # interleaved: a frame has room for eight planes, not for more
+        count = frame.layout.nb_channels
+        pieces = [f.to_ndarray()[0].reshape(-1, count) for f in self._convert.resample(frame)]
+        mono = [p[:, 0] if count == 1 else p.mean(axis=1) for p in pieces]
         return np.concatenate(mono).astype(np.float32, copy=False) if len(mono) != 1 else mono[0]
 
 
