@@ -1,5 +1,6 @@
 """The web page in a real browser, fed by a playground clip as its camera, its microphone and its motion sensors."""
 
+import base64
 import contextlib
 import json
 import re
@@ -61,8 +62,8 @@ def opened():
     """open(browser, url) -> a page that must not log an error, or ask for anything elsewhere."""
     pages, wrong = [], []
 
-    def open_page(browser, url, before=lambda page: None, **options):
-        page = browser.new_context(**options).new_page()
+    def open_page(browser, url, before=lambda page: None, in_context=None, **options):
+        page = (in_context or browser.new_context(**options)).new_page()
         page.set_default_timeout(1000 * b.PAGE_TIMEOUT_S)
         page.add_init_script(b.MOTION)
         page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -75,7 +76,8 @@ def opened():
 
     yield open_page
     for page in pages:
-        page.context.close()
+        with contextlib.suppress(Exception):  # its browser may be closed already
+            page.context.close()
     network = re.compile("WebSocket|ERR_|Failed to load")  # what a cut network makes a browser say
     assert [each for each in wrong if not network.search(each)] == []
 
@@ -280,6 +282,75 @@ def test_spoken_questions_are_shown_answered_and_can_be_corrected(opened, playwr
             assert b.ask(page, "What is the shape of the blue object?") == "star"
     finally:
         server.gateway.speech = None
+
+
+def test_speech_ends_an_answer_in_progress(opened, playwright, server, camera, tmp_path, monkeypatch):
+    """Barge-in: the typed question's answer comes slowly, and somebody speaks meanwhile."""
+    from anymodal.config import load_spec
+    from anymodal.session.asking import Asking
+    from anymodal.speech import SPEECH_HZ, load_speech
+
+    pytest.importorskip("pocketsphinx", reason="the extra `speech` is not installed")
+    if not (voices := voices_here(VOICES)):
+        pytest.skip("neither flite nor espeak-ng is installed: nobody speaks")
+    following, hurry = Asking.__next__, threading.Event()
+
+    def slow(self):
+        hurry.wait()  # until it is cancelled, or the test is over
+        return following(self)
+
+    cancel = Asking.cancel
+    monkeypatch.setattr(Asking, "__next__", slow)
+    monkeypatch.setattr(Asking, "cancel", lambda self: (cancel(self), hurry.set()))
+    spec, path = load_spec("tiny")
+    sound = speak(QUESTION, voices[0])
+    wav = make_wav(tmp_path / "question.wav", [*([0.0] * (4 * SPEECH_HZ)), *sound, *([0.0] * (20 * SPEECH_HZ))], SPEECH_HZ)
+    server.gateway.speech = load_speech(spec, path.parent / spec.name)
+    try:
+        with b.launched(playwright, *b.fake_devices(camera, wav)) as browser:
+            page = live(opened(browser, server.url))
+            page.click("#camera")
+            b.wait_seen(page, 1)
+            page.fill("#question", "What is the shape of the blue object?")
+            page.press("#question", "Enter")
+            page.wait_for_selector(".turn.busy")
+            page.click("#microphone")
+            page.wait_for_selector(".turn .meta:has-text('stopped: somebody spoke')")
+            assert page.locator(".turn .a").first.inner_text() == ""
+            page.wait_for_selector(".turn .q.spoken:has-text('star')")
+            page.wait_for_selector(".turn .meta:has-text('sure')")
+            assert page.locator(".turn .a").last.inner_text()
+    finally:
+        hurry.set()
+        server.gateway.speech = None
+
+
+def test_a_screen_is_shared_until_it_ends(opened, playwright, server, clip):
+    """Another tab, which shows a frame of the clip; sharing is stopped from the browser's side, and begun again."""
+    import av
+
+    with av.open(str(clip)) as container:
+        frame = next(container.decode(video=0)).to_image()
+    frame.save(clip.with_suffix(".png"))
+    picture = base64.b64encode(clip.with_suffix(".png").read_bytes()).decode()
+    with b.launched(playwright, "--auto-select-tab-capture-source-by-title=shown") as browser:
+        context = browser.new_context(viewport={"width": 640, "height": 640})
+        other = context.new_page()
+        other.set_content(f"<title>shown</title><style>*{{margin:0}}</style><img width=640 height=640 "
+                          f"src='data:image/png;base64,{picture}'>")
+        page = live(opened(browser, server.url, in_context=context))
+        page.click("#share")
+        page.wait_for_selector("#share[aria-pressed=true]")
+        b.wait_seen(page, 3)
+        assert b.ask(page, "What is the color of the star?") == "blue"
+        page.evaluate("""() => { const [track] = document.querySelector('#video').srcObject.getVideoTracks();
+                      track.stop(); track.dispatchEvent(new Event('ended')); }""")
+        page.wait_for_selector("#share[aria-pressed=false]")
+        assert page.is_visible("#idle")
+        page.click("#share")
+        page.wait_for_selector("#share[aria-pressed=true]")
+        page.wait_for_function("() => document.querySelector('#video').videoWidth > 0")
+        context.close()
 
 
 def test_the_page_is_usable_from_the_keyboard_on_a_phone_in_the_dark(opened, chrome, server):
