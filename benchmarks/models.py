@@ -5,7 +5,8 @@
 encoders   frames/s of published towers at random weights: ours against transformers' own model on the same batch, and
            windows/s of several streams whose windows share a batch against a loop that takes them one stream at a time.
 loading    seconds and peak memory of perception and of the mind, each in a process of its own, against `from_pretrained`
-           of the whole model in one. The target is a part's share of the weights and a tenth.
+           of the whole model in one, its weights read once, as it maps them first. The target is a part's share of the
+           weights and a tenth.
 gpu        ViT-L and a language model of the size of 7B, both random and in bf16: share of the measured matmul peak, first
            token and tokens/s. Without a GPU it says so and measures nothing.
 Ratios are ours / baseline, contenders take turns within this one run. `--quick` takes tiny models.
@@ -85,12 +86,14 @@ def _streams(name: str, ours: nn.Module, theirs: nn.Module, frames: list[np.ndar
 
 _PEAK = """
 import sys, time; from pathlib import Path
-import torch, transformers, anymodal.bundle, anymodal.published, anymodal.language.pretrained, encoders.clip
-from transformers import LlavaForConditionalGeneration, CLIPVisionModel, LlamaForCausalLM
-import anymodal.adapters.mlp
+import torch, anymodal.bundle, anymodal.published, anymodal.language.pretrained, encoders.clip, anymodal.adapters.mlp
+from transformers import CLIPVisionModel, LlamaForCausalLM
+if sys.argv[2] == 'whole': from transformers import LlavaForConditionalGeneration
 def status(key): return int(Path('/proc/self/status').read_text().split(key + ':')[1].split()[0]) * 1024
 def work():
-    if sys.argv[2] == 'whole': return LlavaForConditionalGeneration.from_pretrained(sys.argv[1], dtype=torch.float32)
+    if sys.argv[2] == 'whole':
+        model = LlavaForConditionalGeneration.from_pretrained(sys.argv[1], dtype=torch.float32)
+        return model, [float(p.sum()) for p in model.parameters()]  # it only maps them: what is used comes into memory
     bundle = anymodal.bundle.load_bundle(sys.argv[1]); getattr(bundle, sys.argv[2]); return bundle
 Path('/proc/self/clear_refs').write_text('5')
 before, began = status('VmRSS'), time.perf_counter()
