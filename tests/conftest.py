@@ -55,10 +55,10 @@ def folder(tmp_path_factory, request):
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory):
-    """The YAML of a bundle of random weights, whose actors a busy machine may be slow to start."""
+    """The YAML of a bundle of random weights, with one sense more, whose actors a busy machine may be slow to start."""
     from anymodal.testing_bundle import random_bundle
 
-    return random_bundle(tmp_path_factory.mktemp("patient"), runtime={
+    return random_bundle(tmp_path_factory.mktemp("patient"), senses=("thermal",), runtime={
         "start_timeout_s": 900, "stall_timeout_s": 300, "perception": {"threads": 1}, "mind": {"threads": 1}})
 
 

@@ -20,7 +20,7 @@ from actors.cluster import psutil
 from actors.sessions import Sessions
 from actors.supervisor import resumed
 from anymodal.errors import MediaError, QuestionError, RuntimeFault, SessionError
-from anymodal.testing import gradient_frame, make_video
+from anymodal.testing import gradient_frame, gradient_levels, make_video
 from anymodal.types import Answer, Delta, Packet
 
 pytestmark = pytest.mark.timeout(900)  # a busy machine starts Ray slowly
@@ -29,7 +29,12 @@ QUESTION = "what colour is it?"
 
 @pytest.fixture(scope="module")
 def clip(folder):
+    np.savez(folder / "clip.thermal.npz", frames=warmth(4 * 8)[..., 0], rate_hz=4.0)
     return str(make_video(folder / "clip.mp4", [gradient_frame(48, i) for i in range(4 * 8)], rate_hz=4))
+
+
+def warmth(count: int) -> np.ndarray:
+    return np.stack([gradient_levels(24, i) for i in range(count)])
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,23 @@ def test_the_same_answers_as_in_one_process(sessions, agent, clip):
             assert timeless(there.ask(question, dialogue="a")) == timeless(here.ask(question, dialogue="a"))
         pieces = list(there.stream(QUESTION))
         assert "".join(p.text for p in pieces[:-1]).strip() == pieces[-1].text and isinstance(pieces[-1], Answer)
+    finally:
+        here.close()
+
+
+def test_16_bit_pictures_are_pushed_as_in_one_process(sessions, agent):
+    streams = {"inside": "thermal", "outside": "thermal"}
+    packets = [Packet(name, "thermal", i / 4, levels, 4.0) for i, levels in enumerate(warmth(12)) for name in streams]
+    here, there = agent.open(streams=streams), sessions.open("pushed", streams=streams)
+    try:
+        for packet in packets:
+            here.push(packet)
+        assert there.push(packets) == []
+        (fault,) = there.push([Packet("inside", "thermal", 3.0, np.zeros((24, 24, 1), np.uint8), 4.0)])
+        assert "its stream uint16 (24, 24, 1)" in str(fault)
+        here.flush()
+        there.flush()
+        assert timeless(there.ask(QUESTION)) == timeless(here.ask(QUESTION))
     finally:
         here.close()
 
