@@ -171,7 +171,8 @@ def test_what_is_ignored_on_purpose_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(("part", "key", "wanted"), [
-    ("mind", "language_model.model.layers.1.mlp.up_proj.weight", "no tensor for the language model's 'model.model.layers.1"),
+    ("mind", "language_model.model.layers.1.mlp.up_proj.weight",
+     "no tensor for the language model's 'model.model.layers.1"),
     ("perception", "vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias", "no tensor for the video encoder's"),
     ("perception", "multi_modal_projector.linear_2.bias", "no tensor for the video adapter's 'linear_2.bias'"),
 ])
@@ -203,7 +204,7 @@ def test_an_adapter_for_another_width_is_told(spoiled):
                                       "multi_modal_projector.linear_1.weight": torch.ones(40, 32),
                                       "multi_modal_projector.linear_1.bias": torch.ones(40)}))
     with pytest.raises(WeightsError) as caught:
-        load_bundle(folder).perception
+        _ = load_bundle(folder).perception
     assert "(40, 32), the video adapter's 'linear_1.weight' is (48, 32)" in str(caught.value)
 
 
@@ -217,8 +218,8 @@ def test_a_truncated_file_is_told(spoiled, keep, wanted):
     assert wanted in str(caught.value) and "model.safetensors" in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 7, b"<html>not found</html>", b"\x10\x00\x00\x00\x00\x00\x00\x00notjson{{{{{{{{{",
-                                     b'\x17\x00\x00\x00\x00\x00\x00\x00{"a":{"dtype":"F32"}}  '])
+@pytest.mark.parametrize("content", [b"", b"\x00" * 7, b"<html>not found</html>",
+                                     b"\x10\x00\x00\x00\x00\x00\x00\x00notjson{{{{{{{{{", b'\x17\x00\x00\x00\x00\x00\x00\x00{"a":{"dtype":"F32"}}  '])
 def test_what_is_no_safetensors_is_told(tmp_path, content):
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(WeightsError, match="model.safetensors"):

@@ -336,7 +336,7 @@ def test_turns_and_recalled_windows_are_read_within_their_budgets(mind, percepts
     assert sum(map(len, mind._recalled(percepts, Places()))) <= mind.spec.memory.recalled_tokens
     wanted = [mind._entry(Span.of(p), Places()) for p in percepts[20:23]]
     recalled = mind._recalled([percepts[21], percepts[22], percepts[20], percepts[21]], Places())
-    assert all(torch.equal(a.embeds, b.embeds) for a, b in zip(recalled, wanted, strict=True)), "each once, in order of time"
+    assert all(torch.equal(a.embeds, b.embeds) for a, b in zip(recalled, wanted, strict=True)), "each once, by time"
     assert texts(mind, state, recalled=percepts[20:23]) != texts(mind, state)
     assert state.trunk.length == mind.open(windows=percepts[:5]).trunk.length, "neither enters the memory"
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Option(help="A model's name (`anymodal models`), the path of a bundle's YAML, or the folder or "
-                                         "hub id of a checkpoint.")]
+Model = Annotated[str, typer.Option(help="A model's name (`anymodal models`), the path of a bundle's YAML, or the folder "
+                                         "or hub id of a checkpoint.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda or cuda:0.")]
 Dtype = Annotated[str, typer.Option(help="What it computes in: float32, bfloat16 or float16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line and question.")]

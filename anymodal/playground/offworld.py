@@ -123,7 +123,8 @@ def _outside_slots(rng: random.Random) -> dict[str, str]:
     ing, sound = rng.choice(LEXICON["ing"]), rng.choice(LEXICON["instrument"])
     second = rng.choice(LEXICON["name"]) if rng.random() < 0.5 else "the " + rng.choice(LEXICON["being"])
     return {
-        "obj": obj, "objs": f"{qualifier} {plural(noun)}" if obj != noun else plural(noun), "a_obj": "a " + obj, "after": "",
+        "obj": obj, "objs": f"{qualifier} {plural(noun)}" if obj != noun else plural(noun), "a_obj": "a " + obj,
+        "after": "",
         "sound": sound, "a_sound": "a " + sound, "color": rng.choice(LEXICON["othercolor"] + LEXICON["worldcolor"]),
         "size": rng.choice(LEXICON["adjective"] + LEXICON["worldsize"]),
         "place": rng.choice((f"in the {rng.choice(LEXICON['room'])}", f"in {rng.choice(LEXICON['city'])}",
