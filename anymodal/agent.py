@@ -100,9 +100,9 @@ class Agent:
         media: watched from now on, if given; otherwise `feed` or `push`. log: where the session is kept, a new file;
         None keeps it only as long as it is open. streams: name -> modality of what will be pushed, such as
         {"left": "video", "right": "video"}; None is one of each usual modality. live: windows that come faster than they
-        are seen are shed, not waited for: those more than stale_s behind (None is four windows). gate: streams that have not
-        changed are not encoded again. idle_timeout_s: a stream silent for so long is not waited for. retention: what the
-        log may drop of its past.
+        are seen are shed, not waited for: those more than stale_s behind (None is four windows). gate: streams that have
+        not changed are not encoded again. idle_timeout_s: a stream silent for so long is not waited for. retention: what
+        the log may drop of its past.
         """
         from anymodal.session.local import new_session
 

@@ -219,7 +219,8 @@ def test_a_truncated_file_is_told(spoiled, keep, wanted):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 7, b"<html>not found</html>",
-                                     b"\x10\x00\x00\x00\x00\x00\x00\x00notjson{{{{{{{{{", b'\x17\x00\x00\x00\x00\x00\x00\x00{"a":{"dtype":"F32"}}  '])
+                                     b"\x10\x00\x00\x00\x00\x00\x00\x00notjson{{{{{{{{{",
+                                     b'\x17\x00\x00\x00\x00\x00\x00\x00{"a":{"dtype":"F32"}}  '])
 def test_what_is_no_safetensors_is_told(tmp_path, content):
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(WeightsError, match="model.safetensors"):
