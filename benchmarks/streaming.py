@@ -157,7 +157,7 @@ class Stream:
             began_s = self.run.clock()
             with self.session._turns:
                 self.session.log.append_window(moved)
-                self.session._catch_up()
+                self.session._state.caught_up()
             self.took_s.append(self.run.clock() - began_s)
 
     def first_token_s(self, question: str = QUESTION) -> float:

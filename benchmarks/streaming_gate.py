@@ -78,7 +78,7 @@ def rule_figures(bundle: Bundle, percepts: Sequence[Percept], stream: LongStream
         for percept in percepts:
             tokens = tuple(replace(t, session=session.id) for t in percept.tokens)
             session.log.append_window(replace(percept, session=session.id, tokens=tokens))
-            session.rules.watch(bundle.mind, session._catch_up(), percept)
+            session.rules.watch(bundle.mind, session._state.caught_up(), percept)
         total = RuleScore()
         for name, condition in texts.items():
             told = [round(e.t_s / bundle.spec.window_s) for e in session.events() if e.rule == name]

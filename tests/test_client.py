@@ -649,6 +649,7 @@ def test_a_camera_that_is_pulled_out_is_opened_again(server, tmp_path):
             session.stream_camera(camera.address, format="mpegts", settings=quick)  # the third ends as a file does
             events = []
             while not isinstance(event := session.next_event(60.0), CameraBack):
+                assert event is not None, "nobody told that the camera is back"
                 events.append(event)
             assert event.stream == "video" and event.down_s > 0 and camera.calls == 3
             lost = [e for e in events if isinstance(e, CameraLost)]

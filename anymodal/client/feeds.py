@@ -96,12 +96,14 @@ async def stream_camera(session: LiveSession, device: str | None, *, stream: str
     end_s, lost_s, seen = math.inf if duration_s is None else began_s + duration_s, 0.0, False
     while True:
         try:
-            async for pts_s, frame in _due(session, _frames(av, device, format, dict(settings or {})), stream, end_s):
+            frames = _frames(av, device, format, dict(settings or {}))
+            async for pts_s, frame, due in _shown(session, frames, stream, end_s):
                 if lost_s:
                     tell(CameraBack(stream, time.monotonic() - lost_s))
                 seen, lost_s = True, 0.0
                 backoff.reset()
-                await session.push_frame(await asyncio.to_thread(frame.to_ndarray, format="rgb24"), pts_s, stream=stream)
+                if due:
+                    await session.push_frame(await asyncio.to_thread(frame.to_ndarray, format="rgb24"), pts_s, stream=stream)
             return
         except MediaError as error:
             if not seen or (lost_s and time.monotonic() - lost_s > options.reconnect_s):
@@ -115,15 +117,15 @@ async def stream_camera(session: LiveSession, device: str | None, *, stream: str
         await asyncio.sleep(min(backoff.next_s(), max(0.0, end_s - session.now_s())))
 
 
-async def _due(session: LiveSession, frames: Iterator[Any], stream: str, end_s: float) -> AsyncIterator[Any]:
-    """(pts_s, frame) of those that the server has use for, until a media time."""
+async def _shown(session: LiveSession, frames: Iterator[Any], stream: str,
+                 end_s: float) -> AsyncIterator[tuple[float, Any, bool]]:
+    """(pts_s, frame, whether the server has use for it) until a media time."""
     try:
         while (frame := await asyncio.to_thread(next, frames, None)) is not None:
             pts_s = session.now_s()
             if pts_s >= end_s:
                 return
-            if session.frame_due(pts_s, stream):
-                yield pts_s, frame
+            yield pts_s, frame, session.frame_due(pts_s, stream)
     finally:
         with suppress(ValueError):  # cancelled while a thread reads: it ends with that frame
             frames.close()
