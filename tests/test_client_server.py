@@ -23,7 +23,6 @@ from anymodal.client import (
     MediaDropped,
     NotFoundError,
     Options,
-    ServerFaultError,
     SessionGoneError,
     WindowSeen,
 )
@@ -161,7 +160,7 @@ def test_rules_on_the_real_server_and_a_command_that_its_model_lacks(client):
         with pytest.raises(ClientError, match="no rule"):
             session.rules.remove(rule.name)
         assert session.flush() == 1.0
-        with pytest.raises(ServerFaultError, match="this bundle has no `search`"):
+        with pytest.raises(InvalidError, match="its bundle has no `search`"):
             session.search("a red circle")
         assert session.ask(QUESTION).answer().text
 

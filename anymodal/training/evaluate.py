@@ -159,7 +159,7 @@ class Clips:
     seconds: float | None
     direct: bool
     per_clip: int
-    modalities: tuple[str, ...]
+    modalities: tuple[str, ...] = USUAL
 
     def __iter__(self) -> Iterator[tuple[int, ClipTruth, Path | None]]:
         asked: Counter[str] = Counter()
