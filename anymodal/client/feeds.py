@@ -103,7 +103,8 @@ async def stream_camera(session: LiveSession, device: str | None, *, stream: str
                 seen, lost_s = True, 0.0
                 backoff.reset()
                 if due:
-                    await session.push_frame(await asyncio.to_thread(frame.to_ndarray, format="rgb24"), pts_s, stream=stream)
+                    pixels = await asyncio.to_thread(frame.to_ndarray, format="rgb24")
+                    await session.push_frame(pixels, pts_s, stream=stream)
             return
         except MediaError as error:
             if not seen or (lost_s and time.monotonic() - lost_s > options.reconnect_s):
