@@ -945,7 +945,7 @@ def test_who_never_reads_is_cut_off_and_others_do_not_notice(bundle, tmp_path):
 
 def test_a_server_that_cannot_keep_up_stays_near_to_now_and_counts_what_it_gives_up(agent, tmp_path):
     """Two clients bring ten seconds in two; a window takes longer to be seen than it lasts. All media are accounted for."""
-    host = LocalHost(slowed(agent, lambda: time.sleep(0.3)), folder=tmp_path / "sessions")
+    host = LocalHost(slowed(agent, lambda: time.sleep(1.0)), folder=tmp_path / "sessions")
     with serving(host, settings(tmp_path, stale_s=0.5)) as server, Client(server) as one, Client(server) as two:
         for k in range(40):
             for client in (one, two):
