@@ -96,7 +96,8 @@ class Perception(nn.Module):
         """The same for windows of many sessions in one batch per modality.
 
         `rows`: encode in batches of exactly so many, the last filled up with silence. Then a window's tokens do not
-        depend, to the last bit, on what shares its batch: matrix products round differently for every shape.
+        depend, to the last bit, on what shares its batch: matrix products round differently for every shape. With
+        several threads some CPUs round by the place in the batch, too; actors have one.
         `once`: encode equal frames of a batch once; with rows=1 that keeps a window's tokens its own, too.
         """
         found: list[list[Tokens]] = [[] for _ in items]

@@ -174,6 +174,22 @@ def test_stages_import_no_more_than_they_need():
 # -- perception that sessions share -----------------------------------------------------------------------------
 
 
+def see_behind_the_first(noting, shared, see, indices) -> None:
+    """See windows in threads: the first is held in the encoder until the others wait, in order."""
+    first, *others = [threading.Thread(target=see, args=(i,)) for i in indices]
+    first.start()
+    assert noting.begun.wait(LONG_S)
+    deadline_s = time.monotonic() + LONG_S
+    for number, thread in enumerate(others, 1):
+        thread.start()
+        while shared.waiting < number:
+            assert time.monotonic() < deadline_s, "it does not wait"
+            time.sleep(0.001)
+    noting.go.set()
+    for thread in (first, *others):
+        thread.join(LONG_S)
+
+
 class Noting:
     """A perception that notes its batches, holds the first until it is told, and fails on window 13."""
 
@@ -198,16 +214,7 @@ def test_sessions_share_batches_and_their_tokens_are_as_alone(bundle):
     def see(index: int) -> None:
         found.update({p.index: p for p in Perceive(shared).encode([(f"s{index}", window(index))])})
 
-    threads = [threading.Thread(target=see, args=(i,)) for i in range(6)]
-    threads[0].start()
-    assert noting.begun.wait(LONG_S)
-    for number, thread in enumerate(threads[1:], 1):
-        thread.start()
-        while shared.waiting < number:
-            time.sleep(0.001)
-    noting.go.set()
-    for thread in threads:
-        thread.join(LONG_S)
+    see_behind_the_first(noting, shared, see, range(6))
     assert noting.batches == [[0], [1, 2, 3, 4], [5]]
     assert all(same_tokens(found[i], alone[i]) and found[i].tokens[0].session == f"s{i}" for i in range(6))
 
@@ -222,15 +229,6 @@ def test_a_window_that_cannot_be_encoded_spoils_no_other(bundle):
         except RuntimeFault as error:
             wrong.append((index, str(error)))
 
-    threads = [threading.Thread(target=see, args=(i,)) for i in (0, 13, 2)]
-    threads[0].start()
-    assert noting.begun.wait(LONG_S)
-    for number, thread in enumerate(threads[1:], 1):
-        thread.start()
-        while shared.waiting < number:
-            time.sleep(0.001)
-    noting.go.set()
-    for thread in threads:
-        thread.join(LONG_S)
+    see_behind_the_first(noting, shared, see, (0, 13, 2))
     assert wrong == [(13, "window 13")] and sorted(found) == [0, 2]
     assert Perceive(shared).encode([("s", window(3))])[0].tokens  # its lane is free again

@@ -19,6 +19,7 @@ import typer
 from anymodal.commands.ask import load
 from anymodal.commands.live_input import Typed
 from anymodal.commands.live_view import JsonLines, PlainLines, View
+from anymodal.commands.options import Device, Model
 from anymodal.commands.watch import parse_timed
 from anymodal.errors import AnymodalError, InputError, need
 from anymodal.types import Answer, Delta
@@ -58,7 +59,8 @@ def live(
     log: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where the session is kept; one that is there is gone on with.")
     ] = None,
-    model: Annotated[str, typer.Option(help="A shipped bundle's name, or the path of a bundle's YAML.")] = "tiny",
+    model: Model = "tiny",
+    device: Device = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line, and no view.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Begin although no source can be opened yet.")] = False,
 ) -> None:
@@ -84,7 +86,7 @@ def live(
     from anymodal.media.spec import stream_specs
 
     addresses = addresses_of(sources or [], camera or [], mic or [])
-    agent = load(model)
+    agent = load(model, device=device)
     recorder = None if record is None else Recorder(record)
     with Live(addresses, stream_specs(agent.spec.modalities), record=recorder) as feeds:
         wrong = feeds.open(wait=wait)

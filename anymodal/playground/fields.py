@@ -151,6 +151,9 @@ def render_thermal(scene: Scene, times_s: np.ndarray, width: int, height: int) -
     return np.clip(np.round((out + KELVIN) * 100), 0, 65535).astype(np.uint16)[..., None]
 
 
+RENDER = {"depth": render_depth, "thermal": render_thermal}  # by modality
+
+
 def owners(scene: Scene, times_s: np.ndarray, side: int) -> np.ndarray:
     """Which thing each pixel shows, int (T, S, S): its number, -1 for none. Nearer things cover farther ones."""
     far_m = fields_of(scene).far_m

@@ -21,7 +21,7 @@ import numpy as np
 
 from anymodal.config import BundleSpec
 from anymodal.errors import InputError, OutputError, nearest, need
-from anymodal.playground.fields import render_depth, render_thermal
+from anymodal.playground.fields import RENDER
 from anymodal.playground.questions import KINDS, make_questions
 from anymodal.playground.render import IMU_AXES, render_audio, render_frames, render_imu
 from anymodal.playground.truth import ClipTruth, load_truth, truth_to_json
@@ -33,7 +33,6 @@ __all__ = ["MODALITIES", "ClipTruth", "Encoding", "clip_scene", "clip_truth", "l
 Made = TypeVar("Made")
 MODALITIES = ("video", "audio", "imu", "depth", "thermal")
 USUAL = MODALITIES[:3]  # what a phone has
-FIELDS = {"depth": render_depth, "thermal": render_thermal}
 FIELD_PX, FIELD_HZ = (160, 120), 10  # of depth and thermal cameras: small and slow, as most of them are
 SIZES_PX = {4 / 3: ((320, 240), (320, 240), (400, 300)), 16 / 9: ((448, 252), (480, 270)),
             1.0: ((320, 320), (352, 352)), 3 / 4: ((324, 432), (360, 480))}
@@ -121,8 +120,8 @@ def render_clip(folder: Path, *, split: str, seed: int, index: int, seconds: flo
         if "imu" in modalities:
             rows = render_imu(truth.scene, encoding.imu_hz)
             _replace(media.with_suffix(".imu.csv"), lambda path: _write_imu(path, rows, encoding.imu_hz))
-        for name in FIELDS.keys() & set(modalities):
-            _replace(media.with_suffix(f".{name}.mkv"), lambda path, n=name: _write_field(path, truth.scene, FIELDS[n]))
+        for name in RENDER.keys() & set(modalities):
+            _replace(media.with_suffix(f".{name}.mkv"), lambda path, n=name: _write_field(path, truth.scene, RENDER[n]))
         _replace(media, lambda path: _write_media(path, truth.scene, encoding, modalities))
         _replace(media.with_suffix(".json"), lambda path: path.write_text(truth_to_json(truth), encoding="utf-8"))
     except OSError as error:  # PyAV's errors of reading and writing are OSErrors too

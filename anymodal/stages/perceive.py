@@ -29,8 +29,8 @@ class Skipped:
 class Perceive:
     """Encodes and pools windows, always `batch` rows at a time.
 
-    A short batch is filled up with silence: with one shape for all, a window's tokens are the same to the last bit
-    whatever shares its batch. With a `gate`, streams that repeat an earlier window get its tokens, unchanged frames of a
+    A short batch is filled up with silence: with one shape for all, and on one thread, a window's tokens are the same to
+    the last bit whatever shares its batch. With a `gate`, streams that repeat an earlier window get its tokens, unchanged frames of a
     window are encoded once, and `skipped` counts both; windows are then encoded one by one, since few are left.
     """
 

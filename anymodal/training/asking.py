@@ -15,7 +15,7 @@ from anymodal.config import BundleSpec
 from anymodal.language.mind import Mind, MindState
 from anymodal.language.prompt import question_ids
 from anymodal.perception import Perception
-from anymodal.playground.fields import render_depth, render_thermal
+from anymodal.playground.fields import RENDER
 from anymodal.playground.render import render_audio, render_frames, render_imu
 from anymodal.playground.world import Scene
 from anymodal.stages.items import Percept
@@ -35,10 +35,9 @@ def scene_windows(scene: Scene, spec: BundleSpec) -> list[Window]:
         if name == "video":
             times_s = np.arange(int(np.ceil(scene.duration_s * modality.rate_hz - 1e-6))) / modality.rate_hz
             streams[name] = render_frames(scene, times_s, modality.size_px, modality.size_px)
-        elif name in ("depth", "thermal"):
+        elif name in RENDER:
             times_s = np.arange(int(np.ceil(scene.duration_s * modality.rate_hz - 1e-6))) / modality.rate_hz
-            draw = render_depth if name == "depth" else render_thermal
-            streams[name] = draw(scene, times_s, modality.size_px, modality.size_px)
+            streams[name] = RENDER[name](scene, times_s, modality.size_px, modality.size_px)
         elif name in ("audio", "imu"):
             render = render_audio if name == "audio" else render_imu
             streams[name] = render(scene, modality.rate_hz if name == "imu" else int(modality.rate_hz))

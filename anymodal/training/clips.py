@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anymodal.playground.fields import render_depth, render_thermal
+from anymodal.playground.fields import RENDER
 from anymodal.playground.render import render_audio, render_frames, render_imu
 from anymodal.playground.world import Scene
 
 VIDEO_HZ, AUDIO_HZ, IMU_HZ, FIELD_HZ = 4, 16000, 50, 2
-FIELDS = {"depth": render_depth, "thermal": render_thermal}
 
 
 @dataclass(slots=True)
@@ -54,7 +53,7 @@ def clip_signals(scene: Scene, image_px: int, windows: np.ndarray | None = None,
 def field_signals(scene: Scene, windows: np.ndarray, side_px: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Depth and thermal pictures of the windows: by name, with their index (K, T) and validity (K, T)."""
     times_s, index, valid = _grid(scene, windows, FIELD_HZ)
-    return {n: render(scene, times_s, side_px, side_px) for n, render in FIELDS.items() if side_px}, index, valid
+    return {n: render(scene, times_s, side_px, side_px) for n, render in RENDER.items() if side_px}, index, valid
 
 
 def _grid(scene: Scene, windows: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
