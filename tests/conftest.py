@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # with more, on some CPUs, a row's last bits follow its place in a batch
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # with more, some CPUs round a row by its place in a batch
 
 import shutil  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
