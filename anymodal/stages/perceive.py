@@ -30,8 +30,8 @@ class Perceive:
     """Encodes and pools windows, always `batch` rows at a time.
 
     A short batch is filled up with silence: with one shape for all, and on one thread, a window's tokens are the same to
-    the last bit whatever shares its batch. With a `gate`, streams that repeat an earlier window get its tokens, unchanged frames of a
-    window are encoded once, and `skipped` counts both; windows are then encoded one by one, since few are left.
+    the last bit whatever shares its batch. With a `gate`, streams that repeat an earlier window get its tokens, unchanged
+    frames of a window are encoded once, and `skipped` counts both; windows are then encoded one by one, since few are left.
     """
 
     def __init__(self, perception: Perception, *, batch: int = BATCH, gate: bool = False) -> None:
