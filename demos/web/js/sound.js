@@ -1,6 +1,7 @@
 // Sound of the microphone (which may ask questions), or of what is watched (which may not): PCM16 from an AudioWorklet.
 
 const DRIFT_S = 0.25; // between the samples' count and the clock, before their time is said anew
+const WAKE_MS = 2000; // for a sound device to wake; one that is slower is heard when it does
 
 export class Sound {
   constructor(clock, link, onLevel) {
@@ -21,7 +22,7 @@ export class Sound {
     this.element = source instanceof HTMLMediaElement ? source : null;
     worklet.port.onmessage = ({ data }) => { if (this.context === context) this.#send(data, context.sampleRate); };
     node.connect(worklet);
-    await context.resume();
+    await Promise.race([context.resume(), new Promise((done) => setTimeout(done, WAKE_MS))]);
   }
 
   stop() {

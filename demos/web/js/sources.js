@@ -73,11 +73,11 @@ export class Sources {
     this.video.controls = false;
     this.video.muted = true;
     this.video.srcObject = stream;
-    await this.video.play();
+    this.video.play().catch(() => {}); // begins with the first picture, which a screen at rest may give late: not waited for
     this.pictures.start();
     if (stream.getAudioTracks().length && !this.hearing) {
-      await this.sound.start(new MediaStream(stream.getAudioTracks()), { questions: false });
       this.hearing = { kind };
+      await this.sound.start(new MediaStream(stream.getAudioTracks()), { questions: false });
     }
   }
 
