@@ -28,6 +28,7 @@ from anymodal.language.tokenizer import TextTokenizer
 from anymodal.models import weights_folder
 from anymodal.perception import Perception
 from anymodal.published import Published
+from anymodal.stages.lanes import Lanes
 from anymodal.stages.together import Together
 from anymodal.threads import usable_cores
 
@@ -61,9 +62,13 @@ class Bundle:
 
     @cached_property
     def shared_perception(self) -> Together:
-        """The same for the sessions of this process, whose windows share its batches; as many at once as there are cores
-        for."""
-        return Together(self.perception, lanes=max(1, usable_cores() // torch.get_num_threads()))
+        """The same for the sessions of this process, whose windows share its batches."""
+        return Together(self.perception, self.lanes)
+
+    @cached_property
+    def lanes(self) -> Lanes:
+        """Where the sessions of this process compute: as many at once as there are cores for."""
+        return Lanes(max(1, usable_cores() // torch.get_num_threads()))
 
     @cached_property
     def mind(self) -> Mind:

@@ -182,7 +182,7 @@ def see_behind_the_first(noting, shared, see, indices) -> None:
     deadline_s = time.monotonic() + LONG_S
     for number, thread in enumerate(others, 1):
         thread.start()
-        while shared.waiting < number:
+        while shared.under_way <= number:
             assert time.monotonic() < deadline_s, "it does not wait"
             time.sleep(0.001)
     noting.go.set()

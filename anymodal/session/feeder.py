@@ -64,7 +64,8 @@ class Feeder:
 
 class Inbox:
     """Windows that wait for the session. A full one makes a push wait; of a live source it sheds the oldest instead,
-    which become gaps: those beyond MOST_WAITING, and those that are stale when their turn comes.
+    which become gaps: those beyond MOST_WAITING, and all but the newest once the first in turn is stale. A session that
+    cannot keep up looks at what is now, rather than at all times at what was stale_s ago.
 
     stale_s: a window is stale once it has waited for longer, and media as much newer have come. What a client sends at
     once after an outage has not waited; what waits for a slow session, while no more of it comes, is not behind.
@@ -98,12 +99,16 @@ class Inbox:
             self._news.notify_all()
 
     def batches(self, size: Callable[[], int], tick: Callable[[], None] = lambda: None) -> Iterator[list[Arrived]]:
-        """At most `size()` windows at a time, as they come, until it is closed and empty."""
+        """At most `size()` windows at a time, and the gaps before them, as they come, until it is closed and empty."""
         try:
             while True:
                 with self._news:
                     self._news.wait_for(lambda: self._closed or self._waiting, TICK_S)
-                    batch = [self._next() for _ in range(min(size(), len(self._waiting)))]
+                    self._catch_up()
+                    room, batch = size(), []
+                    while self._waiting and room:
+                        batch.append(self._next())
+                        room -= not batch[-1][1]
                     ended = self._closed and not batch
                     self._news.notify_all()
                 if ended:
@@ -122,9 +127,19 @@ class Inbox:
             self._news.notify_all()
 
     def _next(self) -> Arrived:
-        (window, gap), waited_s = self._waiting.popleft(), self._clock() - self._since_s.popleft()
-        is_stale = min(waited_s, self._newest_s - window.t1_s) > self._stale_s
-        return shed(window) if self._live and is_stale and not gap else (window, gap)
+        self._since_s.popleft()
+        return self._waiting.popleft()
+
+    def _catch_up(self) -> None:
+        """Give up all but the newest, where the first is stale."""
+        first = next((i for i, (_, gap) in enumerate(self._waiting) if not gap), None)
+        if not self._live or first is None:
+            return
+        waited_s, behind_s = self._clock() - self._since_s[first], self._newest_s - self._waiting[first][0].t1_s
+        if min(waited_s, behind_s) > self._stale_s:
+            for i in range(first, len(self._waiting) - 1):
+                window, gap = self._waiting[i]
+                self._waiting[i] = (window, gap) if gap else shed(window)
 
     def _shed_oldest(self) -> None:
         fresh = [i for i, (window, gap) in enumerate(self._waiting) if window.signals and not gap]

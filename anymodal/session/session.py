@@ -70,7 +70,7 @@ class Session:
             made.check(bundle.spec.memory)
         self.log, self.id = session_log, session_log.info.session
         self.spec: BundleSpec = bundle.spec
-        self._mind = bundle.mind
+        self._mind, self._lanes = bundle.mind, bundle.lanes
         self._perceive = Perceive(bundle.shared_perception, batch=BATCH, gate=gate) if session_log.writes else None
         self._streams = session_streams(bundle.spec, streams)
         self._on_close, self._turns, self._input = on_close, Turns(), threading.RLock()
@@ -210,7 +210,7 @@ class Session:
     def _answer(self, asking: Asking) -> Iterator[Delta | Answer]:
         """An answer's pieces. The lock is held only while a piece is made."""
         self._wait_for(asking.at_s, asking.wait_s, asking.stopped)
-        with self._turns:
+        with self._turns, self._lanes.taken(urgent=True):
             self._check_open()
             state = self._state_at(asking.at_s)
             last = state.memory.last_window if asking.at_s is None else self._last(asking.at_s)
@@ -224,7 +224,7 @@ class Session:
         waited_s = time.perf_counter() - asking.began_s
         while isinstance(piece, Delta):
             yield piece
-            with self._turns:
+            with self._turns, self._lanes.taken(urgent=True):
                 piece = next(pieces, None)
         if asking.cancelled:
             return
@@ -326,19 +326,28 @@ class Session:
 
     def _store(self, batch: list[Arrived], percepts: list[Percept]) -> None:
         """May be called again: what is in the log already is not added."""
-        for percept, (window, gap) in zip(percepts, batch, strict=True):
-            with self._turns:
+        arrived = iter(zip(percepts, batch, strict=True))
+        for percept, (window, gap) in arrived:
+            with self._turns, self._lanes.taken():
                 self._check_open()
-                began = self._judge()
-                if not percept.tokens:
-                    gap = gap or self._outages.why(window.t0_s, window.t1_s) or "no signal"
-                percept = replace(percept, gap=gap)
-                if self.log.append_window(percept):
-                    self._judged = False
-                    began += self._judge()
-                    self._told.put(Seen.of(percept, window, percept.gap, began))
+                self._note(percept, window, gap)
+                while gap:  # the next costs little more, and need not wait for another turn
+                    percept, (window, gap) = next(arrived, (None, (None, "")))
+                    if percept is not None:
+                        self._note(percept, window, gap)
             with self._news:
                 self._news.notify_all()
+
+    def _note(self, percept: Percept, window: Window, gap: str) -> None:
+        """Store one window, and let the mind and the rules see it."""
+        began = self._judge()
+        if not percept.tokens:
+            gap = gap or self._outages.why(window.t0_s, window.t1_s) or "no signal"
+        percept = replace(percept, gap=gap)
+        if self.log.append_window(percept):
+            self._judged = False
+            began += self._judge()
+            self._told.put(Seen.of(percept, window, percept.gap, began))
 
     def _judge(self) -> list[RuleEvent]:
         """See and judge the last window, unless that was done: it may have been broken off. What has begun with it."""
@@ -363,8 +372,8 @@ class Session:
         self._feeder = self._pushes.begin(self.windows, self._room, self._take)
 
     def _room(self) -> int:
-        """How many windows to take at once: what fills up the batch that other sessions have begun."""
-        return max(1, BATCH - self._perceive.perception.waiting)
+        """How many windows to take at once: what fills up a batch with those of other sessions."""
+        return max(1, BATCH - self._perceive.perception.under_way)
 
     def _check_free(self) -> None:
         """Raise unless input may begin, among other things what ended the last one."""
