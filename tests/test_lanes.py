@@ -12,7 +12,7 @@ LONG_S = 30.0
 
 
 class Queue:
-    """Threads that ask for a lane one after the other, while it is held; `order`: who got it, each computing for `spent_s`."""
+    """Threads that ask for a lane one after the other, while it is held; `order`: who got it, each for `spent_s`."""
 
     def __init__(self, lanes, clock, spent_s=0.01):
         self.lanes, self.clock, self.spent_s = lanes, clock, spent_s

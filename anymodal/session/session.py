@@ -36,7 +36,7 @@ from anymodal.session.rules import Rules, events
 from anymodal.session.state import LiveState
 from anymodal.session.turns import Turns
 from anymodal.stages.perceive import BATCH, Perceive
-from anymodal.types import Answer, Delta, Packet
+from anymodal.types import Answer, Delta, Packet, Window
 
 if TYPE_CHECKING:
     from anymodal.bundle import Bundle
