@@ -31,12 +31,14 @@ from anymodal.language.layout import Layout, make_layout
 from anymodal.memory import Compaction, Memory
 from anymodal.models import weights_folder
 from anymodal.stages.items import Percept
+from anymodal.stages.lanes import Lanes
 from anymodal.stages.perceive import BATCH
 from anymodal.threads import limit_threads
 from anymodal.types import Answer, Delta, Tokens, Window
 
 ROLES = ("source", "perception", "mind")
 RETRY_EVERY_S = 0.1
+MOST_CALLS = 10_000  # that wait for actors at once
 
 
 # -- hosts ------------------------------------------------------------------------------------------------------------
@@ -159,6 +161,7 @@ class Parts:
         self.spec, path = load_spec(bundle)
         self.runtime = read_runtime(self.spec)
         self._start(bundle)
+        self.lanes = Lanes(MOST_CALLS)  # here nothing is computed: sessions wait for actors, which take turns
         self.shared_perception = RemotePerception(self)
         self.mind = RemoteMind(self, make_layout(self.spec, weights_folder(self.spec, path)))
 
@@ -296,7 +299,7 @@ class RemotePerception:
 
     def __init__(self, parts: Parts) -> None:
         self.spec, self._parts = parts.spec, parts
-        self.waiting = 0  # here: the actor makes the batches
+        self.under_way = 0  # here: the actor makes the batches
 
     def encode_many(self, items: Sequence[tuple[str, Window]], *, rows: int | None = None,
                     once: bool = False) -> list[list[Tokens]]:

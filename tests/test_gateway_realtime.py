@@ -180,8 +180,10 @@ class Client:
     def __exit__(self, *_):
         try:
             self.send("anymodal.session.close")
-            while True:
+            until_s = time.monotonic() + WAIT_S
+            while time.monotonic() < until_s:
                 self.ws.recv(5)
+            self.ws.close()
         except (ConnectionClosed, TimeoutError):
             self.ws.close()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from anymodal.agent import Agent, load
-from anymodal.config import BundleSpec
+from anymodal.config import BundleSpec, load_spec
 from anymodal.errors import AnymodalError, SessionError
 from anymodal.language.layout import make_layout
 from anymodal.language.tokenizer import TextTokenizer
@@ -147,10 +147,14 @@ def check_name(name: str) -> str:
 
 
 class LocalHost:
-    """`bundle`: a name or a YAML's path, or an Agent that is loaded already."""
+    """`bundle`: a name or a YAML's path, or an Agent that is loaded already. `threads`: of torch for each session at work;
+    None: one for parts of a bundle's own, which are small, so that several sessions compute at once."""
 
     def __init__(self, bundle: str | Path | Agent = "tiny", *, folder: Path, threads: int | None = None) -> None:
-        self._agent = bundle if isinstance(bundle, Agent) else load(bundle, threads=threads)
+        if not isinstance(bundle, Agent):
+            small = load_spec(bundle)[0].checkpoint is None
+            bundle = load(bundle, threads=threads or (1 if small else None))
+        self._agent = bundle
         self.spec, self.tokenizer = self._agent.spec, self._agent.bundle.tokenizer
         self.name = self.spec.name
         self._folder = folder

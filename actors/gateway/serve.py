@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     began_s = time.monotonic()
     parser = _parser()
     options = parser.parse_args(argv)
+    if options.threads is not None and (options.threads < 1 or not options.in_process):
+        parser.error("--threads is at least 1, and of --in-process")
     try:
         settings = _settings(options)
         listener = _listener(settings)
@@ -102,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--in-process", action="store_true", help="all in this process, without Ray")
     where.add_argument("--address", help="of a running Ray, such as auto or HOST:PORT; without it one is started here")
+    parser.add_argument("--threads", type=int, metavar="N", help="with --in-process: of torch for each session at work "
+                        "(default: 1, so that as many compute at once as there are cores; published models take up to 4)")
     parser.add_argument("--state", type=Path, default=default_state(), metavar="FOLDER",
                         help="where uploads and sessions are kept (default: %(default)s)")
     parser.add_argument("--web", type=Path, metavar="FOLDER", help="pages to serve at / instead of those that came along")
@@ -161,7 +165,7 @@ def _listener(settings: Settings) -> socket.socket:
 
 def _host(options: argparse.Namespace, settings: Settings) -> Host:
     if options.in_process:
-        return LocalHost(options.model, folder=settings.sessions)
+        return LocalHost(options.model, folder=settings.sessions, threads=options.threads)
     return ActorHost(options.model, options.address, folder=settings.sessions)
 
 

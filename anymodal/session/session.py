@@ -35,7 +35,7 @@ from anymodal.session.recall import AT_ONCE, Hit, Recall
 from anymodal.session.rules import Rules, events
 from anymodal.session.state import LiveState
 from anymodal.session.turns import Turns
-from anymodal.stages.perceive import BATCH, Perceive
+from anymodal.stages.perceive import BATCH, LIVE_BATCH, Perceive
 from anymodal.types import Answer, Delta, Packet, Window
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class Session:
         self.log, self.id = session_log, session_log.info.session
         self.spec: BundleSpec = bundle.spec
         self._mind, self._lanes = bundle.mind, bundle.lanes
-        self._perceive = Perceive(bundle.shared_perception, batch=BATCH, gate=gate) if session_log.writes else None
+        self._perceive = (Perceive(bundle.shared_perception, batch=LIVE_BATCH if live else BATCH, gate=gate)
+                          if session_log.writes else None)
         self._streams = session_streams(bundle.spec, streams)
         self._on_close, self._turns, self._input = on_close, Turns(), threading.RLock()
         self._pushes = Pushes(bundle.spec.window_s, self._streams, self._input, live=live, clock=clock,
@@ -373,7 +374,7 @@ class Session:
 
     def _room(self) -> int:
         """How many windows to take at once: what fills up a batch with those of other sessions."""
-        return max(1, BATCH - self._perceive.perception.under_way)
+        return max(1, self._perceive.batch - self._perceive.perception.under_way)
 
     def _check_free(self) -> None:
         """Raise unless input may begin, among other things what ended the last one."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from anymodal.perception import Perception
 
 BATCH = 4  # windows; on a CPU larger ones are no faster
+LIVE_BATCH = 2  # of live streams, whose windows mostly come alone: the rest of a batch is then computed for nothing
 
 
 @dataclass(slots=True)
