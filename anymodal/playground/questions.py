@@ -34,7 +34,7 @@ DESCRIPTIONS = frozenset({"caption", "describe_at"})  # scored by attributes, no
 WEIGHTS = {"place_now": 1.6, "place_first": 1.6, "motion": 1.4, "event_kind": 1.3, "event_when": 1.8, "order": 1.6,
            "order_yn": 1.2, "sound_when": 1.3, "device_when": 1.2, "sound_while_visible": 1.5, "sound_during": 1.2,
            "count": 1.5, "unanswerable": 1.5, "describe_at": 1.6, "caption": 0.5, "sound_first": 0.8,
-           "sound_last": 0.8, "nearest": 1.4, "hottest": 1.4, "warmer": 1.6,
+           "sound_last": 0.8, "nearest": 3.0, "hottest": 3.0, "warmer": 3.5,
            **{k: 1.0 for k in KINDS if k.startswith("yn_")}}
 
 
