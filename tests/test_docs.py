@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -168,12 +169,17 @@ def check_ray(words: list[str]) -> None:
 
 def check_python(words: list[str]) -> None:
     assert words[0] == "-m" and importlib.util.find_spec(words[1]), words
-    done = subprocess.run([sys.executable, "-m", words[1], "--help"], capture_output=True, text=True, timeout=300,
-                          cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    told = help_of(words[1])
     for option in words[2:]:
         if option.startswith("--"):
-            assert re.search(rf"{option}\b", done.stdout), f"{words[1]} has no {option}"
+            assert re.search(rf"{option}\b", told), f"{words[1]} has no {option}"
+
+
+@cache
+def help_of(module: str) -> str:
+    done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("wrong", [
