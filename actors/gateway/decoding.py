@@ -21,6 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import anymodal.errors
 from actors.gateway.settings import MIB, Settings
 from anymodal.errors import AnymodalError, MediaError, SessionError
@@ -123,7 +125,7 @@ class ApartReader:
         except TimeoutError:
             self._end()
             raise self._fault(f"its decoder gave nothing for {self._silence_s:g} s") from None
-        except (EOFError, ValueError, KeyError, TypeError):
+        except (EOFError, ValueError, KeyError, TypeError, AttributeError):  # the last four: no message of ours
             died = self._end()
             if self._stopped:
                 raise SessionError("the media are not read on: the question was taken back", fix="ask again") from None
@@ -143,11 +145,11 @@ class ApartReader:
         kind = vars(anymodal.errors).get(name)
         raise (kind if isinstance(kind, type) and issubclass(kind, AnymodalError) else MediaError)(message, fix=fix)
 
-    def _bytes(self, count: int, until_s: float) -> bytearray:
-        """Raises EOFError where they do not come, TimeoutError where they do not come in time."""
+    def _bytes(self, count: int, until_s: float) -> np.ndarray:
+        """uint8 (count,). Raises EOFError where they do not come, TimeoutError where they do not come in time."""
         if not 0 <= count <= self._memory:
             raise ValueError(f"{count} bytes")
-        data, ready = bytearray(count), select.poll()
+        data, ready = np.empty(count, np.uint8), select.poll()  # memory is taken as they come, whatever was announced
         ready.register(self._pipe, select.POLLIN)
         left = memoryview(data)
         while left:

@@ -54,12 +54,12 @@ def write_windows(request: dict[str, Any], file: IO[bytes]) -> None:
         _write(file, {"failed": traceback.format_exc()})
 
 
-def read_message(take: Callable[[int], bytearray]) -> dict[str, Any]:
-    """The next head; its "window", if it has one, is a Window. `take`: exactly so many bytes of what was written.
+def read_message(take: Callable[[int], np.ndarray]) -> dict[str, Any]:
+    """The next head; its "window", if it has one, is a Window. `take`: exactly N bytes of what was written, uint8 (N,).
 
-    Raises ValueError, KeyError or TypeError for what is no message.
+    Raises ValueError, KeyError, TypeError or AttributeError for what is no message.
     """
-    head = json.loads(take(int.from_bytes(take(4), "little")))
+    head = json.loads(take(int.from_bytes(take(4).tobytes(), "little")).tobytes())
     if (row := head.get("window")) is not None:
         signals = {}
         for name, signal, described in row.pop("signals"):
@@ -69,10 +69,10 @@ def read_message(take: Callable[[int], bytearray]) -> dict[str, Any]:
     return head
 
 
-def _array(take: Callable[[int], bytearray], kind: str, shape: list[int]) -> np.ndarray:
+def _array(take: Callable[[int], np.ndarray], kind: str, shape: list[int]) -> np.ndarray:
     if kind not in KINDS:
         raise ValueError(f"no kind of array {kind!r}")
-    return np.frombuffer(take(math.prod(shape) * np.dtype(kind).itemsize), kind).reshape(shape)
+    return take(math.prod(shape) * np.dtype(kind).itemsize).view(kind).reshape(shape)
 
 
 def _write_all(request: dict[str, Any], file: IO[bytes]) -> None:
