@@ -179,7 +179,9 @@ def test_a_crash_in_the_middle_is_an_error_in_words(lookers, media, sign):
 
 
 def test_one_that_hangs_is_killed(lookers, media):
-    reader = begun(lookers, media["long"], sniff_timeout_s=0.1)
+    assert decoders(lookers, sniff_timeout_s=5)._silence_s == 15
+    reader = begun(lookers, media["long"])
+    reader._silence_s = 0.3  # from now on: a busy machine may take longer to open a file
     os.kill(reader.pid, signal.SIGSTOP)
     began_s = time.monotonic()
     with pytest.raises(MediaError, match="its decoder gave nothing for 0.3 s"):
@@ -188,8 +190,9 @@ def test_one_that_hangs_is_killed(lookers, media):
 
 
 def test_a_slow_reader_is_no_hanging_decoder(lookers, media):
-    reader = begun(lookers, media["long"], sniff_timeout_s=0.5)
-    time.sleep(2.0)  # the pipe is full, and the process waits
+    reader = begun(lookers, media["long"])
+    reader._silence_s = 2.0
+    time.sleep(3.0)  # the pipe is full, and the process waits
     assert len(list(reader)) == LONG_S - 1
 
 
@@ -203,7 +206,7 @@ def test_what_is_read_ahead_is_bounded(lookers, media):
     with pytest.raises(MediaError, match="SIGKILL"):
         for _ in reader:
             got += 1
-    assert 1 <= got < LONG_S / 2
+    assert got < LONG_S / 2
 
 
 def test_one_that_takes_too_much_memory_dies_alone(lookers, media, folder):

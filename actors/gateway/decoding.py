@@ -97,15 +97,11 @@ class ApartReader:
     def stop(self) -> None:
         """End it at once, also while another thread waits for a window."""
         self._stopped = True
-        with self._hold:
-            if self._looker is not None:
-                self._looker.stop()
+        self._kill()
 
     def close(self) -> None:
         """End it, and wait until its process is gone."""
-        with self._hold:
-            if self._looker is not None:
-                self._looker.stop()
+        self._kill()
         with self._turn:
             self._end()
 
@@ -159,6 +155,11 @@ class ApartReader:
                 raise EOFError
             left = left[got:]
         return data
+
+    def _kill(self) -> None:
+        with self._hold:
+            if self._looker is not None:
+                self._looker.stop()
 
     def _end(self) -> int:
         """Kill it if it runs, and wait until it is gone. The signal that it died of, or 0."""
