@@ -17,6 +17,7 @@
 | media | a content part -> a local file: data URLs, addresses, uploaded files |
 | fetching | addresses, fetched without reaching what is private |
 | sniff | what a file is, by its bytes; refused if it would not fit |
+| decoding | clips decoded in processes of their own |
 | connection | an HTTP connection that must say something |
 | auth, keys | keys, and who may call from which page |
 | limits | how often, how much at once, how large |

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from actors.gateway.decoding import Decoders
 from actors.gateway.hosts import Host
 from actors.gateway.limits import Clients, Gate, Share
 from actors.gateway.metrics import Metrics
@@ -50,6 +51,7 @@ class Gateway:
         self.pushes, self.asks = Workers(PUSH_THREADS, "push"), Workers(ASK_THREADS + settings.most_answers, "ask")
         self.waits = Workers(settings.most_sessions + 4, "wait")
         self.lookers = Lookers()
+        self.host.decode_with(Decoders(self.lookers, settings))
         self.draining = asyncio.Event()
         self.tasks: set[asyncio.Task] = set()  # that end by themselves, and must not be forgotten until then
         self.parts = Parts()

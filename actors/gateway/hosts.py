@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anymodal.agent import Agent, load
 from anymodal.config import BundleSpec, load_spec
@@ -26,6 +26,9 @@ from anymodal.session.recall import Hit
 from anymodal.session.rules import Rule
 from anymodal.session.sqlite_log import forget
 from anymodal.types import Answer, Delta, Packet
+
+if TYPE_CHECKING:
+    from actors.gateway.decoding import ApartReader, Decoders
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 SUFFIX = ".session"  # of logs
@@ -124,6 +127,10 @@ class Host(Protocol):
         so long is not waited for; None waits.
         """
 
+    def decode_with(self, decoders: Decoders) -> None:
+        """Files that are fed to sessions which are not live are read by these from now on, unless that is done in other
+        processes already."""
+
     def known(self, name: str) -> bool:
         """Is there a session, or its log?"""
 
@@ -161,6 +168,7 @@ class LocalHost:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._open: dict[str, LocalSession] = {}
         self._lock = threading.Lock()
+        self._decoders: Decoders | None = None
 
     def ready(self) -> dict[str, int]:
         self._agent.bundle.perception, self._agent.bundle.mind  # noqa: B018  (loaded now, not at the first question)
@@ -175,8 +183,11 @@ class LocalHost:
             if name not in self._open:
                 session = (self._agent.reopen(path, **options) if path.exists()
                            else self._agent.open(log=path, **options))
-                self._open[name] = LocalSession(self, name, session)
+                self._open[name] = LocalSession(self, name, session, None if live else self._decoders)
             return self._open[name]
+
+    def decode_with(self, decoders: Decoders) -> None:
+        self._decoders = decoders
 
     def known(self, name: str) -> bool:
         return name in self._open or self._path(name).exists()
@@ -200,14 +211,17 @@ class LocalHost:
 
 
 class LocalSession:
-    """See HostSession."""
+    """See HostSession. `decoders`: what reads the files that are fed; None: this process itself."""
 
-    def __init__(self, host: LocalHost, name: str, session: Any) -> None:
+    def __init__(self, host: LocalHost, name: str, session: Any, decoders: Decoders | None) -> None:
         self.name, self.rules = name, session.rules
         self._host, self._session = host, session
         self.flush, self.wait, self.be_patient = session.flush, session.wait, session.be_patient
         self.stream, self.search, self.events = session.stream, session.search, session.events
         self.tell, self.seen, self.missing = session.tell, session.seen, session.missing
+        self._decoders, self._reader, self._closing = decoders, None, False
+        if decoders is not None:
+            session._read = self._read
 
     @property
     def windows(self) -> int:
@@ -231,10 +245,22 @@ class LocalSession:
     def close(self) -> None:
         with self._host._lock:
             self._host._open.pop(self.name, None)
+        self._closing = True
+        if self._reader is not None:
+            self._reader.stop()  # the session waits for the thread that reads
         self._session.close()
+        if self._reader is not None:
+            self._reader.close()
 
     def forget(self) -> None:
         self._host.forget(self.name)
+
+    def _read(self, *given: Any, **options: Any) -> ApartReader:
+        """As `anymodal.media.read_windows`."""
+        reader = self._reader = self._decoders.begin(*given, **options)
+        if self._closing:
+            reader.stop()
+        return reader.open()
 
 
 # -- on Ray ------------------------------------------------------------------------------------------------------
@@ -260,6 +286,9 @@ class ActorHost:
              idle_timeout_s: float | None = None, stale_s: float | None = None) -> ActorHostSession:
         self._sessions.open(check_name(name), live=live, streams=streams, idle_timeout_s=idle_timeout_s, stale_s=stale_s)
         return ActorHostSession(self._sessions, name)
+
+    def decode_with(self, decoders: Decoders) -> None:
+        """Source actors decode."""
 
     def known(self, name: str) -> bool:
         return check_name(name) in self.names()

@@ -74,6 +74,8 @@ class Settings:
     """Of one frame."""
     most_media_s: float = 3600.0
     """Of one clip."""
+    decoder_bytes: int = 4096 * MIB
+    """Of memory, for each process that decodes a clip; actors that decode have no such limit."""
     queue: int = 256
     """Events that wait for a client to read them; past it the client is too slow and is let go."""
     kept_events: int = 4096

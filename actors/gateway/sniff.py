@@ -2,24 +2,29 @@
 
 The looking is done by a process of its own for each file, with little memory and little time: a file that makes FFmpeg take
 too much of either, or crash, ends that process, not the server. These are forks of one that has loaded FFmpeg already and
-opens nothing itself: a look takes milliseconds.
+opens nothing itself: a look takes milliseconds. Clips are decoded by such forks too: see `decoding`.
 
     gateway --path--> Looker: python -m actors.gateway.sniff --fork, limits--> look: what it is
+                                                             \\-fork, limits--> decode: windows, into a pipe
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import queue
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import actors
 from actors.gateway.settings import MIB, Settings
@@ -27,8 +32,11 @@ from anymodal.errors import MediaError, RuntimeFault
 
 MEMORY = 2048 * MIB  # of the looking process, address space
 START_S = 60.0  # until a process is there
+END_S = 2.0  # for a process to end by itself, with the fork that it has
 IMAGE, VIDEO, AUDIO = "image", "video", "audio"
 KEPT_FORMATS = ("gif", "apng", "webp_anim")  # pictures that move are videos
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,33 +53,48 @@ class Sniffed:
 
 
 class Looker:
-    """The process that forks. For one thread at a time."""
+    """The process that forks, one fork at a time. For one thread at a time; `stop` is for any."""
 
     def __init__(self) -> None:
         env = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH")}
         env |= {"PYTHONPATH": str(Path(actors.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen([sys.executable, "-m", "actors.gateway.sniff"], env=env, cwd="/",
-                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self._channel, its = socket.socketpair()
+        with its:
+            self._process = subprocess.Popen([sys.executable, "-m", "actors.gateway.sniff"], env=env, cwd="/",
+                                             stdin=its, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def ask(self, path: Path, most_s: float, seconds: float, patience_s: float) -> dict:
         """What the look says, or {"died": a signal}. Raises OSError where the process is gone, or does not answer."""
-        self._process.stdin.write(json.dumps([str(path), most_s, seconds]).encode() + b"\n")
-        self._process.stdin.flush()
-        answers, _, _ = select.select([self._process.stdout], [], [], patience_s)
-        if not answers or not (line := self._process.stdout.readline()):
-            raise OSError("it does not answer")
-        return json.loads(line)
+        self._channel.settimeout(patience_s)
+        _say(self._channel, ["look", str(path), most_s, seconds])
+        return _heard(self._channel)[0]
+
+    def decode(self, request: dict, memory: int, out: int) -> int:
+        """Begin to write the windows of a clip to a descriptor (see `decoding`); the process that does. Raises OSError."""
+        self._channel.settimeout(START_S)
+        _say(self._channel, ["decode", request, memory], out)
+        return _heard(self._channel)[0]
+
+    def stop(self) -> None:
+        """Kill what decodes; where it has ended, nothing."""
+        with suppress(OSError):
+            _say(self._channel, ["stop"])
+
+    def ended(self) -> int:
+        """Wait until what decodes is no process any more: the signal that killed it, or 0. Raises OSError."""
+        return _heard(self._channel)[0]
 
     def close(self) -> None:
-        for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):
-                pipe.close()
-        self._process.kill()  # a look under way ends by its own limits
-        self._process.wait()
+        self._channel.close()  # at which it kills what it has forked, and ends
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 class Lookers:
-    """As many as there are looks at once; they are kept for the next. Any thread may ask."""
+    """As many as there are looks and clips at once; they are kept for the next. Any thread may ask."""
 
     def __init__(self) -> None:
         self._idle: queue.LifoQueue[Looker] = queue.LifoQueue()
@@ -79,6 +102,13 @@ class Lookers:
 
     def ask(self, path: Path, most_s: float, seconds: float) -> dict:
         """Raises RuntimeFault where no process can be had."""
+        looker, said = self.take(lambda looker: looker.ask(path, most_s, seconds, START_S + 2 * seconds))
+        self.give_back(looker)
+        return said
+
+    def take(self, begin: Callable[[Looker], T]) -> tuple[Looker, T]:
+        """A looker, the caller's until it is given back or closed, and what `begin` made of it. Raises RuntimeFault where
+        no process can be had."""
         begun = 0
         while begun < 2:
             try:
@@ -86,24 +116,47 @@ class Lookers:
             except queue.Empty:
                 looker, begun = Looker(), begun + 1
             try:
-                said = looker.ask(path, most_s, seconds, START_S + 2 * seconds)
+                return looker, begin(looker)
             except (OSError, ValueError):  # it was killed: another may be had
                 looker.close()
-                continue
             except BaseException:
                 looker.close()
                 raise
-            self._idle.put(looker)
-            if self._closed:
-                self.close()
-            return said
         raise RuntimeFault("the process that looks at files has died twice", fix="look at the machine's memory")
+
+    def give_back(self, looker: Looker) -> None:
+        self._idle.put(looker)
+        if self._closed:
+            self.close()
 
     def close(self) -> None:
         self._closed = True
         with suppress(queue.Empty):
             while True:
                 self._idle.get_nowait().close()
+
+
+def _say(channel: socket.socket, said: Any, out: int | None = None) -> None:
+    """A message, and a descriptor with it."""
+    data = json.dumps(said).encode()
+    data = len(data).to_bytes(4, "little") + data
+    sent = 0 if out is None else socket.send_fds(channel, [data], [out])
+    channel.sendall(data[sent:])
+
+
+def _heard(channel: socket.socket) -> tuple[Any, int | None]:
+    """A message, and the descriptor that came with it. Raises OSError where the other end is gone."""
+    data, given, *_ = socket.recv_fds(channel, 4, 1)
+    size = None
+    while size is None or len(data) < size:
+        if size is None and len(data) == 4:
+            size, data = int.from_bytes(data, "little"), b""
+            continue
+        piece = channel.recv((4 if size is None else size) - len(data))
+        if not piece:
+            raise OSError("it does not answer")
+        data += piece
+    return json.loads(data), given[0] if given else None
 
 
 def sniff(path: Path, settings: Settings, lookers: Lookers) -> Sniffed:
@@ -179,28 +232,61 @@ def _read(container, streams, most_s: float) -> tuple[float, int]:
     return (last_s - first_s if first_s is not None else 0.0), frames
 
 
-def _apart(path: str, most_s: float, seconds: float) -> dict:
-    """A look by a fork of this process, whose end is not this one's."""
+def _apart(channel: socket.socket, work: Callable[[int], None], out: int | None = None) -> tuple[bytes, int]:
+    """What a fork of this process wrote, whose end is not this one's, and the signal that killed it, or 0. It does not
+    outlive the gateway's interest: any word on the channel kills it, and so does its end."""
     mine, its = os.pipe()
-    pid = os.fork()
+    me, pid = os.getpid(), os.fork()
     if pid == 0:
         try:
             nothing = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
                 os.dup2(nothing, stream)
             os.close(mine)
-            _limit(seconds)
-            signal.alarm(max(1, round(2 * seconds)))
-            os.write(its, json.dumps(_said(path, most_s)).encode())
+            _die_with(me)
+            work(its)
         finally:
             os._exit(0)
     os.close(its)
-    with os.fdopen(mine, "rb") as said:
-        text = said.read()
+    if out is not None:
+        os.close(out)  # what reads it has to see the fork's end
+        with suppress(OSError):
+            _say(channel, pid)
+    text, watched = b"", [mine, channel]
+    while True:
+        ready, _, _ = select.select(watched, [], [])
+        if channel in ready:
+            with suppress(OSError):
+                _heard(channel)
+            os.kill(pid, signal.SIGKILL)
+            watched = [mine]
+        elif piece := os.read(mine, 65536):
+            text += piece
+        else:
+            break
+    os.close(mine)
     _, status = os.waitpid(pid, 0)
+    return text, os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def _die_with(parent: int) -> None:
+    """End when the parent does, also where that is killed; elsewhere than on Linux the pipe's end has to do."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _look_apart(channel: socket.socket, path: str, most_s: float, seconds: float) -> dict:
+    def work(its: int) -> None:
+        _limit(seconds)
+        signal.alarm(max(1, round(2 * seconds)))
+        os.write(its, json.dumps(_said(path, most_s)).encode())
+
+    text, died = _apart(channel, work)
     with suppress(ValueError):
         return json.loads(text)
-    return {"died": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0}  # 0: memory, where that is an exception
+    return {"died": died}  # 0: memory, where that is an exception
 
 
 def _said(path: str, most_s: float) -> dict:
@@ -211,12 +297,22 @@ def _said(path: str, most_s: float) -> dict:
 
 
 def main() -> int:
-    """Look at what stdin names, a JSON [path, most_s, seconds] a line, until it ends."""
-    import anymodal.media.container  # noqa: F401  (FFmpeg is loaded once)
+    """Do what comes over stdin, a socket, until it ends: ["look", path, most_s, seconds] or
+    ["decode", request, memory] with the descriptor to write to."""
+    import anymodal.media.source  # noqa: F401  (FFmpeg is loaded once)
+    import anymodal.media.windows  # noqa: F401
+    from actors.gateway.decoding import decode
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the gateway, which closes stdin
-    for line in sys.stdin:
-        print(json.dumps(_apart(*json.loads(line))), flush=True)
+    for each in (signal.SIGINT, signal.SIGTERM):  # they are for the gateway, which finishes what is under way
+        signal.signal(each, signal.SIG_IGN)
+    with socket.socket(fileno=0) as channel, suppress(OSError):
+        while True:
+            (kind, *given), out = _heard(channel)
+            if kind == "look":
+                _say(channel, _look_apart(channel, *given))
+            elif kind == "decode":
+                _, died = _apart(channel, lambda _, given=given, out=out: decode(*given, out), out)
+                _say(channel, died)
     return 0
 
 

@@ -11,6 +11,7 @@
 | source | several streams of one file merged in media time |
 | windows | packets to aligned windows, with a watermark and drop counts |
 | clip | a file's windows, for the agent |
+| apart | windows as bytes, from a process that decodes for another |
 | sparse | a few frames at given times, by PyAV or decord |
 
 Names are imported on first use, so that `import anymodal.media` loads neither av nor decord.
