@@ -2,8 +2,7 @@
 
 8 bits: LLM.int8, Dettmers et al. 2022, arXiv 2208.07339. 4 bits: NF4 with a second quantization of its constants, as in
 QLoRA, Dettmers et al. 2023, arXiv 2305.14314. A layer's weight is quantized when it is filled in, one at a time, so the
-model is never whole in memory at its own precision. Low-rank adapters beside a layer stay as they are: they
-are small, and QLoRA has them whole, too.
+model is never whole in memory at its own precision. Low-rank adapters beside a layer stay as they are, as in QLoRA.
 """
 
 from __future__ import annotations
