@@ -1,8 +1,8 @@
 """The case `scaling` of `benchmarks/models.py`: what scaling frames already in decode does to answers.
 
 `size_px: 96` lets the decoder scale (bilinear, within FFmpeg's conversion to RGB). Held-out clips of the playground, of
-320x240 pixels and more, are pushed to two sessions of `tiny`, the same sound and motion to both: frames scaled in decode, and
-frames decoded at full resolution and resized by Pillow, bicubic.
+320x240 pixels and more, are pushed to two sessions of `tiny`, the same sound and motion to both: frames scaled in decode,
+and frames decoded at full resolution and resized by Pillow, bicubic.
 
 scaling_answers_equal  share of questions with the same answer in both, to the letter.
 scaling_accuracy       share that is right: ours scaled in decode, baseline at full resolution.
