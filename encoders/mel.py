@@ -71,6 +71,11 @@ class MelRule:
             raise ValueError(f"{samples.shape[1]} samples are less than one frame, {least}")
         if self.backend == "torchaudio":
             return _torchaudio_mel(self, samples.float())
+        if samples.device.type == "cpu":  # a clip's spectrum at a time: a batch's does not fit the caches
+            return torch.cat([self._mel(clip) for clip in samples.split(1)])
+        return self._mel(samples)
+
+    def _mel(self, samples: Tensor) -> Tensor:
         x = samples.to(torch.float64 if self.double else torch.float32)
         spectrum = self._kaldi_spectrum(x) if self.kaldi else self._centred_spectrum(x)
         power = spectrum.real.square() + spectrum.imag.square()  # no root to take and undo, as of its magnitude
