@@ -1,12 +1,14 @@
 """Published models against transformers alone, same weights: encoders, loading, and on a GPU the language model.
 
-    python -m benchmarks.models [--case encoders] [--case loading] [--case gpu] [--quick] [--json FILE]
+    python -m benchmarks.models [--case encoders] [--case loading] [--case scaling] [--case gpu] [--device cuda] [--quick]
+                                [--json FILE]
 
-encoders   frames/s of published towers at random weights: ours against transformers' own model on the same batch, and
-           windows/s of several streams whose windows share a batch against a loop that takes them one stream at a time.
+encoders   windows/s of every published tower that transformers has, too, at random weights: its batch, what prepares its
+           input, and several streams that share a batch: `benchmarks/models_encoders.py`. `--device` is for this case.
 loading    seconds and peak memory of perception and of the mind, each in a process of its own, against `from_pretrained`
            of the whole model in one, its weights read once, as it maps them first. The target is a part's share of the
            weights and a tenth.
+scaling    answers of the default bundle to frames scaled in decode and to full ones: `benchmarks/models_scaling.py`.
 gpu        ViT-L and a language model of the size of 7B, both random and in bf16: share of the measured matmul peak, first
            token and tokens/s. Without a GPU it says so and measures nothing.
 Ratios are ours / baseline, contenders take turns within this one run. `--quick` takes tiny models.
@@ -18,68 +20,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch  # noqa: E402
-from torch import nn  # noqa: E402
 
+from benchmarks.models_encoders import BASE, LARGE, TINY, encoders, towers  # noqa: E402
+from benchmarks.models_scaling import scaling  # noqa: E402
 from benchmarks.report import Row, best_of_interleaved, parser, report  # noqa: E402
 
-BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
 LLAMA_7B = {"vocab_size": 32064, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
             "num_attention_heads": 32, "max_position_embeddings": 4096}
-FRAMES, STREAMS = 4, 4
-PIXELS = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": True, "do_resize": True, "do_center_crop": True}
-
-
-# --- encoders --------------------------------------------------------------------------------------------------------
-
-def towers(size: dict, px: int) -> Iterator[tuple[str, nn.Module, nn.Module]]:
-    """(name, ours, transformers' own) with the same weights."""
-    from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
-
-    from encoders.clip import ClipTower
-    from encoders.siglip import SiglipTower
-
-    picture = {**PIXELS, "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": px},
-               "crop_size": {"height": px, "width": px}}
-    for name, config, model, tower in (("CLIP", CLIPVisionConfig, CLIPVisionModel, ClipTower),
-                                       ("SigLIP", SiglipVisionConfig, SiglipVisionModel, SiglipTower)):
-        own = config(**size, image_size=px, patch_size=16, attn_implementation="sdpa")
-        theirs = model._from_config(own).eval()
-        ours = tower.from_pretrained_config(own.to_dict(), preprocessor=picture).eval()
-        ours.vision_model.load_state_dict(theirs.state_dict())
-        yield name, ours, theirs
-
-
-@torch.inference_mode()
-def encoders(quick: bool, repeats: int) -> list[Row]:
-    """The same batch through both; then streams that share a batch, preparing included."""
-    px, rows = (32 if quick else 224), []
-    rng = np.random.default_rng(0)
-    frames = [rng.integers(0, 256, (px * 2, px * 3, 3), np.uint8) for _ in range(FRAMES)]
-    for name, ours, theirs in towers(TINY if quick else BASE, px):
-        rows += [_same_batch(name, ours, theirs, ours.prepare(frames), repeats),
-                 _streams(name, ours, theirs, frames[:STREAMS], repeats)]
-    return rows
-
-
-def _same_batch(name: str, ours: nn.Module, theirs: nn.Module, pixels: torch.Tensor, repeats: int) -> Row:
-    ours_s, theirs_s = best_of_interleaved([lambda: ours(pixels), lambda: theirs(pixel_values=pixels)], repeats)
-    return Row("encoder_same_batch", FRAMES / ours_s, FRAMES / theirs_s, theirs_s / ours_s, 1.0, "frames/s", name)
-
-
-def _streams(name: str, ours: nn.Module, theirs: nn.Module, frames: list[np.ndarray], repeats: int) -> Row:
-    together, alone = best_of_interleaved([
-        lambda: ours(ours.prepare(frames)), lambda: [theirs(pixel_values=ours.prepare([f])) for f in frames]], repeats)
-    return Row("encoder_streams_batched", STREAMS / together, STREAMS / alone, alone / together, 1.5, "windows/s", name)
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------
@@ -206,7 +160,7 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - began_s
 
 
-CASES = {"encoders": encoders, "loading": loading, "gpu": gpu}
+CASES = {"encoders": encoders, "loading": loading, "scaling": scaling, "gpu": gpu}
 
 
 def main(argv: Sequence[str] | None = None) -> list[Row]:
@@ -214,9 +168,11 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     made.add_argument("--case", action="append", choices=CASES, help="only this one; repeatable")
     made.add_argument("--quick", action="store_true", help="tiny models, one repeat")
     made.add_argument("--repeats", type=int, default=5)
+    made.add_argument("--device", default="cpu", help="where the encoders run: cpu or cuda")
     args = made.parse_args(argv)
     repeats = 1 if args.quick else args.repeats
-    rows = [row for case in args.case or CASES for row in CASES[case](args.quick, repeats)]
+    cases = {**CASES, "encoders": partial(encoders, device=args.device)}
+    rows = [row for case in args.case or CASES for row in cases[case](args.quick, repeats)]
     report("published models", rows, args.json)
     return rows
 

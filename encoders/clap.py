@@ -74,9 +74,9 @@ class ClapTower(AudioTower):
         return math.ceil(seconds / self.longest_s * self.columns - 1e-9)
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor | None]:
-        longer = torch.ones(len(mel), 1, dtype=torch.bool, device=mel.device)
+        longer = torch.ones(len(mel), 1, dtype=torch.bool, device=mel.device) if self.fusion else None
         dtype = self.audio_model.audio_encoder.norm.weight.dtype
-        out = self.audio_model(input_features=mel.to(dtype), is_longer=longer if self.fusion else None)
+        out = self.audio_model(input_features=mel.to(dtype), is_longer=longer)
         joint = None
         if self.config.joint:
             joint = nn.functional.normalize(self.audio_projection(out.pooler_output).float(), dim=-1)

@@ -71,23 +71,30 @@ class MelRule:
             raise ValueError(f"{samples.shape[1]} samples are less than one frame, {least}")
         if self.backend == "torchaudio":
             return _torchaudio_mel(self, samples.float())
+        if samples.device.type == "cpu":  # a clip's spectrum at a time: a batch's does not fit the caches
+            return torch.cat([self._mel(clip) for clip in samples.split(1)])
+        return self._mel(samples)
+
+    def _mel(self, samples: Tensor) -> Tensor:
         x = samples.to(torch.float64 if self.double else torch.float32)
-        power = self._kaldi_power(x) if self.kaldi else self._centred_power(x)
-        bank = filter_bank(self).to(power)
-        return self._log((power @ bank).clamp(min=self.floor)).float()
+        spectrum = self._kaldi_spectrum(x) if self.kaldi else self._centred_spectrum(x)
+        power = spectrum.real.square() + spectrum.imag.square()  # no root to take and undo, as of its magnitude
+        mel = filter_bank(self).to(power).T @ power  # bins across all frames: what stft puts out stays where it is
+        return self._log(mel.clamp_(min=self.floor)).float().transpose(1, 2)
 
-    def _centred_power(self, x: Tensor) -> Tensor:
+    def _centred_spectrum(self, x: Tensor) -> Tensor:
+        """Complex (B, K, F)."""
         window = torch.hann_window(self.frame, dtype=x.dtype, device=x.device)
-        spectrum = torch.stft(x, self.fft, self.hop, self.frame, window, return_complex=True)
-        return (spectrum.abs() ** 2).transpose(1, 2)
+        return torch.stft(x, self.fft, self.hop, self.frame, window, return_complex=True)
 
-    def _kaldi_power(self, x: Tensor) -> Tensor:
+    def _kaldi_spectrum(self, x: Tensor) -> Tensor:
+        """Complex (B, K, F)."""
         frames = x.unfold(1, self.frame, self.hop)
         frames = frames - frames.mean(2, keepdim=True)
         before = torch.cat([frames[..., :1], frames[..., :-1]], 2)  # the first sample is its own predecessor
         frames = frames - self.preemphasis * before
         window = torch.hann_window(self.frame, periodic=False, dtype=x.dtype, device=x.device)
-        return torch.fft.rfft(frames * window, self.fft).abs() ** 2
+        return torch.fft.rfft(frames * window, self.fft).transpose(1, 2)
 
     def _log(self, power: Tensor) -> Tensor:
         if self.log == "ln":

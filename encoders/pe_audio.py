@@ -58,7 +58,7 @@ class PeAudioTower(AudioTower):
         missing = -x.shape[1] % self.hop
         if missing >= x.shape[1]:  # too short to be reflected
             raise ValueError(f"{x.shape[1]} samples are too few: at least {self.hop // 2 + 1}")
-        return nn.functional.pad(x[:, None], (0, missing), mode="reflect")
+        return nn.functional.pad(x[:, None], (0, missing), mode="reflect") if missing else x[:, None]
 
     def steps(self, seconds: float) -> int:
         return math.ceil(seconds * self.rate_hz / self.hop - 1e-9)

@@ -64,6 +64,8 @@ def prompt(model, layers: int) -> Rows:
     places = Places()
 
     class Soft:
+        stream, modality = "camera", "video"
+
         def __init__(self, positions, takes):
             self.positions, self.takes, self.embeds = positions, takes, positions
 
@@ -206,12 +208,17 @@ def test_what_a_model_does_not_take_is_refused(models):
 
 # --- places ----------------------------------------------------------------------------------------------------------
 
-def test_a_clip_in_windows_has_the_places_that_transformers_gives_it_whole():
+@pytest.fixture(scope="module")
+def whole():
+    """A Qwen2.5-VL of transformers, for the positions that it gives."""
+    return tf.Qwen2_5_VLModel(tf.Qwen2_5_VLConfig(
+        vision_config={"depth": 1, "hidden_size": 16, "num_heads": 2, "out_hidden_size": 16, "intermediate_size": 16,
+                       "tokens_per_second": 2},
+        text_config={**SMALL, "vocab_size": 99}, image_token_id=90, video_token_id=91))
+
+
+def test_a_clip_in_windows_has_the_places_that_transformers_gives_it_whole(whole):
     """Three windows of two grids of time each, with text on both sides."""
-    config = tf.Qwen2_5_VLConfig(vision_config={"depth": 1, "hidden_size": 16, "num_heads": 2, "out_hidden_size": 16,
-                                                "intermediate_size": 16, "tokens_per_second": 2},
-                                 text_config={**SMALL, "vocab_size": 99}, image_token_id=90, video_token_id=91)
-    whole = tf.Qwen2_5_VLModel(config)
     kinds = torch.tensor([[0] * 4 + [2] * 6 * 7 * 8 + [0] * 5])
     wanted, _ = whole.get_rope_index(torch.zeros_like(kinds), kinds, video_grid_thw=torch.tensor([[6, 14, 16]]),
                                      second_per_grid_ts=[0.5])
@@ -219,6 +226,35 @@ def test_a_clip_in_windows_has_the_places_that_transformers_gives_it_whole():
                                       takes=(2, 0, 0))
     found = [places.text(range(4)), *(x for _ in range(3) for x in places.window([window])), places.text(range(5))]
     assert np.array_equal(np.concatenate(found).T, wanted[:, 0])
+
+
+def test_two_cameras_in_a_window_have_the_places_that_transformers_gives_two_media(whole):
+    """One behind the other with no text between, which it takes of a video and a picture."""
+    kinds = torch.tensor([[0] * 4 + [2] * 7 * 8 + [1] * 3 * 5 + [0] * 5])
+    wanted, _ = whole.get_rope_index(torch.zeros_like(kinds), kinds, video_grid_thw=torch.tensor([[1, 14, 16]]),
+                                     image_grid_thw=torch.tensor([[1, 6, 10]]), second_per_grid_ts=[1.0])
+    left, right = camera("left", 7, 8), camera("right", 3, 5)
+    places = Places()
+    found = [places.text(range(4)), *places.window([left, right]), places.text(range(5))]
+    assert np.array_equal(np.concatenate(found).T, wanted[:, 0])
+
+
+def test_each_camera_goes_on_on_its_own_grid():
+    left, right = camera("left", 2, 3), camera("right", 2, 3)
+    sound = Tokens("s", "a", 0, "audio", 0, 1, np.zeros((1, 1)), positions=np.zeros((1, 3), np.int32), takes=(2, 2, 2))
+    places = Places(10)
+    corners = [[own[0].tolist() for own in places.window(parts)]
+               for parts in ([left, right, sound], [left, right, sound], [right], [left, right, camera("back", 2, 3)])]
+    assert corners == [[[10, 10, 10], [13, 13, 13], [10, 10, 10]], [[12, 10, 10], [15, 13, 13], [12, 12, 12]],
+                       [[17, 13, 13]], [[16, 10, 10], [19, 13, 13], [20, 20, 20]]]
+    assert places.free == 23
+    places.text(range(1))
+    assert [own[0].tolist() for own in places.window([right, left])] == [[24, 24, 24], [27, 27, 27]]
+
+
+def camera(name: str, height: int, width: int) -> Tokens:
+    return Tokens("s", name, 0, "video", 0, 1, np.zeros((height * width, 1)), positions=grid(1, height, width),
+                  takes=(2, 0, 0))
 
 
 def test_text_between_windows_begins_a_grid_of_its_own_behind_the_largest():

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from anymodal.bundle import load_bundle
 from anymodal.checkpoint import Checkpoint, unfilled
 from anymodal.config import find_bundle
 from anymodal.errors import ConfigError, MissingExtraError, WeightsError
+from anymodal.language.lora import LoraLinear, LoraLM
 from anymodal.language.quantized import BITS, quantize_layers
 from anymodal.testing_checkpoints import make_llava
 
@@ -123,6 +125,67 @@ def test_layers_are_quantized_as_they_are_read(tmp_path, kind):
     with torch.no_grad():
         ours, theirs = made.first(x), whole.first(x)
     assert (ours - theirs).norm() / theirs.norm() < (0.15 if kind == "4bit" else 0.02)
+
+
+class Int8Params(nn.Parameter):
+    """As bitsandbytes' of that name, kept as the floats that 8 bits can say: it needs no GPU and no bitsandbytes."""
+
+    def __new__(cls, data, requires_grad=False, has_fp16_weights=False):
+        step = data.abs().amax(1, keepdim=True) / 127 if not data.is_meta else 1
+        return super().__new__(cls, (data / step).round() * step, requires_grad)
+
+
+class Linear8bitLt(nn.Linear):
+    def __init__(self, *sizes, has_fp16_weights, **given):
+        super().__init__(*sizes, **given)
+        self.weight = Int8Params(self.weight.data)
+
+
+def standing_in():
+    """What of bitsandbytes is used for 8 bits."""
+    return SimpleNamespace(nn=SimpleNamespace(Linear8bitLt=Linear8bitLt))
+
+
+def real_bits():
+    return pytest.importorskip("bitsandbytes")
+
+
+@pytest.mark.parametrize("bits", [standing_in, real_bits])
+def test_adapters_beside_a_layer_in_fewer_bits_stay_and_stay_as_they_are(tmp_path, bits):
+    """Only the layer's own weight is rounded."""
+    def net():
+        made = Net()
+        made.first = LoraLinear(made.first, rank=4, alpha=8.0)
+        return made
+
+    torch.manual_seed(0)
+    whole, x = net(), torch.randn(5, 128)
+    save_file(whole.state_dict(), tmp_path / "model.safetensors")
+    with unfilled():
+        made = net()
+    assert quantize_layers(made, "8bit", torch.float32, bits()) == 1
+    assert set(made.state_dict()) >= set(whole.state_dict())
+    Checkpoint(tmp_path).fill(made, {"": ""}, dtype=torch.float32)
+    assert type(made.first.weight).__name__ == "Int8Params"
+    for name in ("lora_A", "lora_B"):
+        assert type(getattr(made.first, name)) is nn.Linear
+        assert torch.equal(getattr(made.first, name).weight, getattr(whole.first, name).weight)
+    with torch.no_grad():
+        ours, theirs = made.first(x), whole.first(x)
+        alone = nn.functional.linear(x, whole.first.weight, whole.first.bias)
+    assert (ours - theirs).norm() / theirs.norm() < 0.02 < (alone - theirs).norm() / theirs.norm()
+
+
+def test_a_published_language_model_with_adapters_is_quantized_whole(tmp_path):
+    text = Checkpoint(make_llava(tmp_path / "llava")).config["text_config"]
+    with unfilled():
+        lm = LoraLM(LoraLM.Config(text=text, rank=2, alpha=4.0, targets=("q_proj", "v_proj")))
+    layers = [m for m in lm.model.modules() if isinstance(m, nn.Linear) and m is not lm.model.get_output_embeddings()]
+    adapters = [m for m in lm.model.modules() if isinstance(m, LoraLinear)]
+    assert len(adapters) == 2 * text["num_hidden_layers"]
+    assert quantize_layers(lm.model, "8bit", torch.float32, standing_in()) == len(layers) - 2 * len(adapters)
+    assert sum(isinstance(m, Linear8bitLt) for m in lm.model.modules()) == len(layers) - 2 * len(adapters)
+    assert sum("lora" in name for name in lm.state_dict()) == 2 * len(adapters)
 
 
 # --- adapters --------------------------------------------------------------------------------------------------------

@@ -20,9 +20,11 @@ from anymodal.agent import Agent
 from anymodal.bundle import load_bundle
 from anymodal.errors import MediaError
 from anymodal.memory import Compaction
+from anymodal.stages.perceive import Perceive
 from anymodal.testing import make_video
 from anymodal.testing_checkpoints import own_logits, reference_answer, worst_difference
 from anymodal.testing_checkpoints_qwen import make_qwen2_5_vl, make_qwen3_vl
+from anymodal.types import Signal, Window
 from encoders.qwen_vision import PatchGridRule, QwenVision
 
 MOST = 24  # tokens of an answer
@@ -198,6 +200,42 @@ def test_text_goes_on_behind_a_clip_that_is_longer_than_its_grid_is_wide(family,
         theirs = reference(**inputs).logits[0, -1]
     own = own_logits(agent, lossless(tmp_path / "clip.mkv", noise(2 * seconds)), QUESTION)[0]
     assert float((own - wanted).abs().max()) < 1e-4 < float((own - theirs).abs().max())
+
+
+def test_two_cameras_in_one_window_are_what_two_media_are_to_transformers(family, agent, reference, folder):
+    """Their grids do not overlap. Qwen2.5-VL has all of its windows between one pair of brackets, so to transformers, which
+    tells media apart by kind, the second is a picture."""
+    left, right = noise(2), noise(2, 8, height=56, width=40)
+    seen = {name: Signal("video", np.stack(frames), 2, 0.0) for name, frames in (("left", left), ("right", right))}
+    percepts = perceived(agent, Window(0, 0.0, 1.0, seen))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    (first, grid), (second, other) = (patches(folder, frames) for frames in (left, right))
+    one, two = grid[1] * grid[2] // 4, other[1] * other[2] // 4
+    assert (one, two) == (35, 35) and grid != other
+    if family == "qwen2.5-vl":
+        text = ("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+                + "<|video_pad|>" * one + "<|image_pad|>" * two + "<|vision_end|>")
+        given = {"pixel_values_videos": first, "video_grid_thw": torch.tensor([grid]), "pixel_values": second,
+                 "image_grid_thw": torch.tensor([other]), "second_per_grid_ts": torch.tensor([1.0])}
+    else:
+        text = ("<|im_start|>user\n<0.2 seconds>"
+                + "".join(f"<|vision_start|>{'<|video_pad|>' * count}<|vision_end|>" for count in (one, two)))
+        given = {"pixel_values_videos": torch.cat([first, second]), "video_grid_thw": torch.tensor([grid, other])}
+    ids = tokenizer(f"{text}{QUESTION}<|im_end|>\n<|im_start|>assistant\n", return_tensors="pt").input_ids
+    kinds = sum((ids == tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>")).long() * number
+                for kind, number in (("image", 1), ("video", 2)))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": kinds, **given}
+    said_ids, logits = reference_answer(reference, inputs, most=MOST)
+    mind = agent.bundle.mind
+    forks = mind.fork(mind.open(windows=percepts), [mind.layout.question(QUESTION)], room=len(said_ids))
+    own = [forks.logits[0], *(forks.step(torch.tensor([token]))[0] for token in said_ids[:-1])]
+    assert float((torch.stack(own) - logits).abs().max()) < 1e-4
+    assert [int(row.argmax()) for row in own] == said_ids
+
+
+def perceived(agent, window):
+    perceive = Perceive(agent.perception)
+    return [*perceive.push(("s", window)), *perceive.close()]
 
 
 def test_what_is_seen_and_asked_matters(agent, media):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from anymodal.commands.watch import parse_timed
 from anymodal.session.log import Turn
@@ -47,6 +48,13 @@ def test_watch_keep_ask_and_forget(cli, clip, random_model, tmp_path):
 def test_watch_without_a_log(cli, clip, random_model):
     done = cli("watch", clip, "--ask", "what?", "--model", random_model)
     assert done.code == 0 and "confidence" in done.out and done.err == "4 windows, 4 s\n"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+@pytest.mark.parametrize(("device", "said"), [("abacus", "unknown device 'abacus'"), ("cuda", "'cuda' is not there")])
+def test_the_model_runs_where_it_is_told_to(cli, clip, random_model, tmp_path, device, said):
+    ran = cli("watch", clip, "--log", tmp_path / "session.db", "--model", random_model, "--device", device)
+    assert ran.code == 5 and said in ran.error and not (tmp_path / "session.db").exists()
 
 
 def test_nothing_to_watch(cli):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from anymodal.commands.ask import load, parse_sidecars, write_json, write_text
-from anymodal.commands.options import AsJson, Imu, Model, Sidecar
+from anymodal.commands.options import AsJson, Device, Imu, Model, Sidecar
 from anymodal.errors import InputError
 from anymodal.types import Answer, Delta
 
@@ -33,6 +33,7 @@ def watch(
         typer.Option(metavar='"SECONDS: QUESTION"', help="Ask at this media time; at the end without one. Repeatable."),
     ] = None,
     model: Model = "tiny",
+    device: Device = "cpu",
     as_json: AsJson = False,
     imu: Imu = None,
     sidecar: Sidecar = None,
@@ -50,7 +51,7 @@ def watch(
     if media is None and log is None:
         raise InputError("there is nothing to watch", fix="give a clip, or --log with a session to go on with")
     asked = sorted(map(parse_timed, ask or []), key=lambda pair: pair[0])
-    agent = load(model)
+    agent = load(model, device)
     with agent.reopen(log) if log is not None and log.exists() else agent.open(log=log) as session:
         session.feed(media, sidecars=parse_sidecars(sidecar or [], imu))
         pieces = _answers(session, asked)

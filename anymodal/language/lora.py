@@ -66,3 +66,13 @@ class LoraLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + self.lora_B(self.lora_A(x)) * self.scale
+
+    def move_to(self, layer: nn.Module) -> None:
+        """Put the adapter beside another layer of the same sizes, one in fewer bits; names of tensors stay."""
+        layer.lora_A, layer.lora_B, scale = self.lora_A, self.lora_B, self.scale
+
+        def add(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            x = given[0].to(layer.lora_A.weight.dtype)
+            return out + (layer.lora_B(layer.lora_A(x)) * scale).to(out.dtype)
+
+        layer.register_forward_hook(add)

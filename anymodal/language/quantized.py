@@ -2,7 +2,7 @@
 
 8 bits: LLM.int8, Dettmers et al. 2022, arXiv 2208.07339. 4 bits: NF4 with a second quantization of its constants, as in
 QLoRA, Dettmers et al. 2023, arXiv 2305.14314. A layer's weight is quantized when it is filled in, one at a time, so the
-model is never whole in memory at its own precision.
+model is never whole in memory at its own precision. Low-rank adapters beside a layer stay as they are, as in QLoRA.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from anymodal.errors import ConfigError, need
+from anymodal.language.lora import LoraLinear
 
 BITS = {"8bit": 8, "4bit": 4}
 
@@ -30,8 +31,10 @@ def quantize_layers(model: nn.Module, kind: str, compute: torch.dtype, bitsandby
     """Replace every linear layer but the head; returns how many. Their weights are to be given by `fill_weight`."""
     head, count = model.get_output_embeddings(), 0
     for owner in list(model.modules()):
+        if isinstance(owner, LoraLinear):
+            continue  # its own children are the adapter
         for name, layer in list(owner.named_children()):
-            if type(layer) is not nn.Linear or layer is head:
+            if type(layer) not in (nn.Linear, LoraLinear) or layer is head:
                 continue
             given = {"bias": layer.bias is not None, "device": "meta"}
             if kind == "4bit":
@@ -39,6 +42,8 @@ def quantize_layers(model: nn.Module, kind: str, compute: torch.dtype, bitsandby
                                                   quant_type="nf4", compress_statistics=True, **given)
             else:
                 made = bitsandbytes.nn.Linear8bitLt(layer.in_features, layer.out_features, has_fp16_weights=False, **given)
+            if isinstance(layer, LoraLinear):
+                layer.move_to(made)
             setattr(owner, name, made)
             count += 1
     return count

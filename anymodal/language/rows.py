@@ -5,6 +5,9 @@ from behind the largest there is. Soft tokens bring places relative to where the
 between is of the same grid: it begins where they do, later in time by what they take. So a clip that comes window by
 window has the positions that it has as a whole.
 
+A second camera in a window has a grid of its own, behind the first one's, as a second video has in the published prompts;
+its later windows lie on it in the same way.
+
     text  text | video 0 1 of a window | video 2 3 of the next | text
     0 0 0 1 1 1  2+(t, h, w) ...         2+(2+t, h, w) ...       behind the largest
 
@@ -32,6 +35,8 @@ NO_ID = -1_000_000  # of what is no text
 class Soft(Protocol):
     """Soft tokens, as `types.Tokens` and `memory.Part` have them."""
 
+    stream: str
+    modality: str
     embeds: np.ndarray  # (L, W)
     positions: np.ndarray | None  # (L, 3)
     takes: tuple[int, int, int]
@@ -93,13 +98,17 @@ class Places:
     def __init__(self, free: int = 0, twins: Container[tuple[int, int]] = ()) -> None:
         """twins: pairs of ids of which the second, right behind the first, has the first one's place."""
         self.free, self._twins = free, twins
-        self._begin: int | None = None  # of the grid that is being laid out
-        self._elapsed = 0  # how far it is on in time
+        self._end_grids()
+
+    def _end_grids(self) -> None:
+        self._elapsed = 0  # how far the windows since the last text are on in time
+        self._grids: dict[str, tuple[int, int]] = {}  # by stream: where its grid begins, and what had elapsed then
+        self._first: dict[str, str] = {}  # by modality: the stream whose grid is the common one
 
     def text(self, ids: Sequence[int]) -> np.ndarray:
         """Places (len(ids), 3) of text: 1-D, behind everything; a grid ends with it."""
         if len(ids):
-            self._begin, self._elapsed = None, 0
+            self._end_grids()
         at = self.free + np.arange(len(ids)) - twins_before(ids, self._twins)
         self.free = int(at[-1]) + 1 if len(ids) else self.free
         return np.repeat(at[:, None], AXES, 1)
@@ -107,7 +116,8 @@ class Places:
     def window(self, parts: Iterable[Soft]) -> list[np.ndarray]:
         """Places (L, 3) of each of the soft parts of one window, which lie beside each other in time.
 
-        A part without positions is laid out as text is, and ends a grid as text does.
+        A further stream of pictures lies on a grid of its own, behind all so far. A part without positions is laid out as
+        text is, and ends grids as text does.
         """
         found, longest = [], 0
         for part in parts:
@@ -115,15 +125,22 @@ class Places:
                 found.append(self.text((NO_ID,) * len(part.embeds)))
                 longest = 0
                 continue
-            if self._begin is None:
-                self._begin = self.free
-            moves = self._elapsed * (np.array(part.takes) > 0)
-            places = part.positions.astype(np.int64) + (self._begin + moves)
+            begin, since = self._grid(part)
+            moves = (self._elapsed - since) * (np.array(part.takes) > 0)
+            places = part.positions.astype(np.int64) + (begin + moves)
             found.append(places)
             self.free = max(self.free, int(places.max(initial=-1)) + 1)
             longest = max(longest, part.takes[0])
         self._elapsed += longest
         return found
+
+    def _grid(self, part: Soft) -> tuple[int, int]:
+        """Where a stream's grid begins, and what had elapsed then. Sound counts on in height, too: it has no grid."""
+        further = self._first.setdefault(part.modality, part.stream) != part.stream and not part.takes[1]
+        if part.stream not in self._grids:
+            common = next(iter(self._grids.values()), (self.free, 0))
+            self._grids[part.stream] = (self.free, self._elapsed) if further else common
+        return self._grids[part.stream]
 
 
 def twins_before(ids: Sequence[int], twins: Container[tuple[int, int]]) -> np.ndarray:
