@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 from transformers import ASTConfig, ASTModel
 
-from encoders.audio_tower import AudioTower, AudioTowerConfig, first_output
+from encoders.audio_tower import AudioTower, AudioTowerConfig, first_output, one_by_one_on_cpu
 from encoders.mel import MelRule
 from encoders.tower import hidden_index
 
@@ -72,6 +72,7 @@ class AudioSpectrogramTower(AudioTower):
         """Patches of one band that lie within so many seconds."""
         return max(1, (self.rule.frames(round(seconds * self.rate_hz)) - self.patch) // self.stride + 1)
 
+    @one_by_one_on_cpu
     def forward(self, mel: Tensor) -> tuple[Tensor, None]:
         if mel.shape[1] != self.length:
             raise ValueError(f"{mel.shape[1]} mel frames, not {self.length}")

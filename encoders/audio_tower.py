@@ -8,8 +8,9 @@ Shapes: B clips, N samples, P features in time, D width, E joint width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -120,3 +121,17 @@ def audio_part(config: Mapping[str, Any], name: str = "audio_config") -> dict[st
 def first_output(out: Tensor | tuple[Tensor, ...]) -> Tensor:
     """What a block puts out: some of them in a tuple."""
     return out[0] if isinstance(out, tuple) else out
+
+
+Forward = Callable[[Any, Tensor], tuple[Tensor, None]]
+
+
+def one_by_one_on_cpu(forward: Forward) -> Forward:
+    """A tower's forward whose clips are so long that a batch of them fits no cache of a CPU: there each goes alone."""
+    @wraps(forward)
+    def each(self: Any, mel: Tensor) -> tuple[Tensor, None]:
+        if mel.device.type != "cpu" or len(mel) < 2:
+            return forward(self, mel)
+        return torch.cat([forward(self, clip)[0] for clip in mel.split(1)]), None
+
+    return each

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from encoders.audio_tower import AudioTower, AudioTowerConfig, first_output
+from encoders.audio_tower import AudioTower, AudioTowerConfig, first_output, one_by_one_on_cpu
 from encoders.mel import MelRule
 from encoders.tower import hidden_index
 
@@ -58,6 +58,7 @@ class WhisperTower(AudioTower):
     def steps(self, seconds: float) -> int:
         return math.ceil(seconds * self.rate_hz / self.hop / 2)
 
+    @one_by_one_on_cpu
     def forward(self, mel: Tensor) -> tuple[Tensor, None]:
         body = self.encoder
         if mel.shape[2] % 2 or mel.shape[2] // 2 > self.positions:
