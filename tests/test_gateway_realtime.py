@@ -857,8 +857,9 @@ def test_garbage_without_end_is_not_listened_to(server, monkeypatch):
 
     monkeypatch.setattr(realtime, "MOST_FAULTS", 5)
     client = Client(server)
-    for _ in range(7):
-        client.ws.send("?")
+    with suppress(ConnectionClosed):  # the server may have had enough before the last
+        for _ in range(7):
+            client.ws.send("?")
     code, errors = closed_with(client)
     assert code == 1008 and errors[-1] == "too_many_faults" and errors[:6] == ["invalid_json"] * 6
 

@@ -114,10 +114,10 @@ def test_what_is_seen_heard_and_felt_can_be_asked_about(opened, chrome, server, 
     asked = re.search(r"as of 0:(\d\d)", page.locator(".turn .meta").last.inner_text())
     assert int(asked[1]) <= 7
 
-    page.fill("#query", "blue star")
+    page.fill("#query", "purple square")
     page.press("#query", "Enter")
     page.locator("#hits button").first.click()
-    assert "blue star" in page.inner_text("#moment-words")
+    assert "purple square" in page.inner_text("#moment-words")
     page.keyboard.press("Escape")
     page.fill("#query", "zebra")
     page.press("#query", "Enter")
