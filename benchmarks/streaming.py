@@ -155,7 +155,7 @@ class Stream:
                            for t in percept.tokens)
             moved = replace(percept, session=self.session.id, index=index, t0_s=t0_s, t1_s=t0_s + hop_s, tokens=tokens)
             began_s = self.run.clock()
-            with self.session._turns:
+            with self.session._turns.taken():
                 self.session.log.append_window(moved)
                 self.session._state.caught_up()
             self.took_s.append(self.run.clock() - began_s)

@@ -20,7 +20,6 @@ from anymodal.media.spec import stream_specs
 from anymodal.session.feeder import MOST_WAITING, Feeder
 from anymodal.session.log import Retention, Turn
 from anymodal.session.sqlite_log import SqliteLog, forget
-from anymodal.session.turns import Turns
 from anymodal.testing import FakeClock, gradient_frame, make_video, slowed, synthetic_packets
 from anymodal.testing_bundle import random_bundle
 from anymodal.types import Answer, Delta, Packet
@@ -733,26 +732,3 @@ def test_a_disk_that_fills_up_loses_nothing(agent, log):
                 session.push(packet)
         session.flush()
         assert session.windows == 30 and session.ask(QUESTION).windows_missing == 29 - seen
-
-
-# -- taking turns -------------------------------------------------------------------------------------------------
-
-def test_turns_come_in_order():
-    turns, order = Turns(), []
-    threads = []
-    with turns:
-        for i in range(5):
-            threads.append(threading.Thread(target=lambda i=i: _note(turns, order, i)))
-            threads[-1].start()
-            while len(turns._waiting) <= i:
-                pass
-    for thread in threads:
-        thread.join(LONG_S)
-    assert order == list(range(5))
-    with turns:
-        assert not turns._waiting
-
-
-def _note(turns: Turns, order: list[int], i: int) -> None:
-    with turns:
-        order.append(i)

@@ -60,15 +60,18 @@ def _draw(look: int, duration_s: float, spans: tuple[tuple[float, float], ...]) 
     rng = np.random.default_rng([look, 3])
     count = len(spans)
     far_m = _spread(rng, count, 0.6, 4.8)
-    warm_c = _spread(rng, count, 34.0, 90.0)
+    warm_c = _spread(rng, count, 46.0, 98.0)  # with a change, never down to the room's
     changes: list[Change | None] = []
+    taken: set[int] = set()  # one change a second, so that a window's token has one to tell
     for appear_s, vanish_s in spans:
         seconds = range(max(0, math.ceil(appear_s)), min(math.floor(vanish_s), math.ceil(duration_s) - 1))
-        if not seconds or rng.random() < 0.4:
+        free = [second for second in seconds if second not in taken]
+        if not free or rng.random() < 0.4:
             changes.append(None)
             continue
-        t_s = float(rng.choice(seconds)) + float(rng.uniform(0.06, 0.5))
-        changes.append(Change(t_s, float(rng.uniform(10, 20) * rng.choice([-1, 1]))))
+        second = int(rng.choice(free))
+        taken.add(second)
+        changes.append(Change(second + float(rng.uniform(0.06, 0.5)), float(rng.uniform(14, 24) * rng.choice([-1, 1]))))
     return Fields(far_m, warm_c, tuple(changes))
 
 

@@ -46,10 +46,10 @@ class Rule:
 
 
 class Rules:
-    """A session's rules. `lock` is held by every call; `watch` is called under it. `check`: raises for a question that
+    """A session's rules. `lock()` is held by every call; `watch` is called under it. `check`: raises for a question that
     the mind cannot read."""
 
-    def __init__(self, log: SessionLog, *, lock: AbstractContextManager = nullcontext(),
+    def __init__(self, log: SessionLog, *, lock: Callable[[], AbstractContextManager] = nullcontext,
                  check: Callable[[str], None] = lambda _: None) -> None:
         self._log, self._lock, self._check = log, lock, check
         self._rules, self._count = _folded(log)
@@ -59,13 +59,13 @@ class Rules:
 
     def list(self) -> tuple[Rule, ...]:
         """All rules, paused ones too, oldest first."""
-        with self._lock:
+        with self._lock():
             return tuple(self._rules.values())
 
     def add(self, text: str) -> Rule:
         """A new rule, judged from the next window on. Raises InputError for one that is empty or there already."""
         self._check(now_question(text))
-        with self._lock:
+        with self._lock():
             for rule in self._rules.values():
                 if same_rule(rule.text, text):
                     fix = f"resume {rule.name!r}" if rule.paused else "word it differently, or leave it out"
@@ -86,7 +86,7 @@ class Rules:
         self._change(name, RESUMED, paused=False)
 
     def remove(self, name: str) -> None:
-        with self._lock:
+        with self._lock():
             self._find(name)
             self._log.append(RuleChange(self._log.last_window(), name, REMOVED))
             del self._rules[name]
@@ -117,7 +117,7 @@ class Rules:
         self._rules[event.rule] = _after(self._rules[event.rule], event)
 
     def _change(self, name: str, action: str, *, paused: bool) -> None:
-        with self._lock:
+        with self._lock():
             rule = self._find(name)
             if rule.paused != paused:
                 last = self._log.last_window()

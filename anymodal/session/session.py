@@ -34,7 +34,7 @@ from anymodal.session.pushes import Pushes
 from anymodal.session.recall import AT_ONCE, Hit, Recall
 from anymodal.session.rules import Rules, events
 from anymodal.session.state import LiveState
-from anymodal.session.turns import Turns
+from anymodal.stages.lanes import Lanes
 from anymodal.stages.perceive import BATCH, LIVE_BATCH, Perceive
 from anymodal.types import Answer, Delta, Packet, Window
 
@@ -74,11 +74,11 @@ class Session:
         self._perceive = (Perceive(bundle.shared_perception, batch=LIVE_BATCH if live else BATCH, gate=gate)
                           if session_log.writes else None)
         self._streams = session_streams(bundle.spec, streams)
-        self._on_close, self._turns, self._input = on_close, Turns(), threading.RLock()
+        self._on_close, self._turns, self._input = on_close, Lanes(), threading.RLock()
         self._pushes = Pushes(bundle.spec.window_s, self._streams, self._input, live=live, clock=clock,
                               stale_s=STALE_WINDOWS * bundle.spec.window_s if stale_s is None else stale_s,
                               idle_timeout_s=idle_timeout_s)
-        self.rules = Rules(session_log, lock=self._turns, check=self._check_rule)
+        self.rules = Rules(session_log, lock=self._turns.taken, check=self._check_rule)
         self._recent = Recent(bundle.spec)
         self._recall = Recall(bundle.spec.search, session_log, lambda phrases: bundle.joint_text(phrases))
         self._most_recalled = bundle.spec.memory.recalled_tokens // LABEL_TOKENS
@@ -179,7 +179,7 @@ class Session:
         if self.log.last_window() <= after:
             with self._news:
                 self._news.wait_for(lambda: self._closed or self._told.last > after, wait_s)
-        with self._turns:
+        with self._turns.taken():
             self._check_open()
             return [replace(s, says=tuple(self._recall.says(s.window))) for s in self._told.since(self.log, after)]
 
@@ -211,7 +211,7 @@ class Session:
     def _answer(self, asking: Asking) -> Iterator[Delta | Answer]:
         """An answer's pieces. The lock is held only while a piece is made."""
         self._wait_for(asking.at_s, asking.wait_s, asking.stopped)
-        with self._turns, self._lanes.taken(urgent=True):
+        with self._turns.taken(), self._lanes.taken(urgent=True):
             self._check_open()
             state = self._state_at(asking.at_s)
             last = state.memory.last_window if asking.at_s is None else self._last(asking.at_s)
@@ -225,11 +225,11 @@ class Session:
         waited_s = time.perf_counter() - asking.began_s
         while isinstance(piece, Delta):
             yield piece
-            with self._turns, self._lanes.taken(urgent=True):
+            with self._turns.taken(), self._lanes.taken(urgent=True):
                 piece = next(pieces, None)
         if asking.cancelled:
             return
-        with self._turns:
+        with self._turns.taken():
             self._check_open()
             answer = replace(piece, ttft_s=waited_s, last_window=last, windows_missing=self.log.gaps(last),
                              stale_s=asking.stale_s)
@@ -251,7 +251,7 @@ class Session:
 
         Raises QuestionError for a query without a word that the bundle can look for.
         """
-        with self._turns:
+        with self._turns.taken():
             self._check_open()
             return self._recall.search(query)
 
@@ -262,7 +262,7 @@ class Session:
 
     def tell(self, question: str, answer: str, *, dialogue: str) -> None:
         """Note what was asked and answered elsewhere: later questions of the dialogue may refer to it."""
-        with self._turns:
+        with self._turns.taken():
             self._check_open()
             self.log.append(Turn(self.log.last_window(), self.end_s, question, answer, dialogue=dialogue))
 
@@ -329,7 +329,7 @@ class Session:
         """May be called again: what is in the log already is not added."""
         arrived = iter(zip(percepts, batch, strict=True))
         for percept, (window, gap) in arrived:
-            with self._turns, self._lanes.taken():
+            with self._turns.taken(), self._lanes.taken():
                 self._check_open()
                 self._note(percept, window, gap)
                 while gap:  # the next costs little more, and need not wait for another turn
@@ -411,7 +411,7 @@ class Session:
             self._feeder.stop()
             self._pushes.close()
             ended = self._feeder.join()
-        with self._turns:
+        with self._turns.taken():
             self._state.lose()
             self.log.close()
         self._on_close()
