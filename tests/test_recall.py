@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -31,11 +33,12 @@ def says(*phrases: str) -> np.ndarray:
     return np.stack([*(np.eye(len(PHRASES), dtype=np.float32)[PHRASES.index(p)] for p in phrases), *nothing])
 
 
-def write(log: SqliteLog, rows: list[dict[str, tuple[str, ...]]], first: int = 0) -> None:
+def write(log: SqliteLog, rows: list[dict[str, tuple[str, ...]]], first: int = 0, repeats: int | None = None) -> None:
     for k, row in enumerate(rows, first):
         tokens = tuple(Tokens("s", m, k, m, float(k), k + 1.0, np.zeros((1, 4), np.float32), says(*p))
                        for m, p in row.items())
-        log.append_window(Percept("s", k, float(k), k + 1.0, tokens))
+        as_before = {} if repeats is None else dict.fromkeys(row, repeats)
+        log.append_window(Percept("s", k, float(k), k + 1.0, tokens, repeats=as_before))
 
 
 @pytest.fixture
@@ -80,6 +83,22 @@ def test_a_word_that_is_not_known_is_an_error_that_names_those_that_are(log):
 ])
 def test_a_question_brings_back_what_it_names(log, question, windows):
     assert Recall(SPEC, log, text).windows(question, before=7 if "bell" in question else 6, most=9)[:3] == windows
+
+
+def test_what_lies_within_a_span_comes_after_all_ends(log):
+    write(log, [{"video": ("blue ring",)}] * 6, first=8)
+    recall = Recall(SPEC, log, text)
+    assert recall.windows("Where was the blue ring?", before=14, most=20) == [1, 2, 8, 9, 13, 10, 11, 12]
+    assert recall.windows("Where was the blue ring?", before=14, most=6) == [1, 2, 8, 9, 13, 10]
+
+
+def test_a_window_that_repeats_another_is_not_brought_back_beside_it(log):
+    write(log, [{"video": ("blue ring",)}], first=8)
+    write(log, [{"video": ("blue ring",)}] * 3, first=9, repeats=8)
+    write(log, [{"video": ("blue ring",)}] * 2, first=12)
+    memory = SimpleNamespace(entries=[SimpleNamespace(whole=False, first=0, last=13)])
+    found = Recall(SPEC, log, text).lost("Where was the blue ring?", memory, 20, last=13)
+    assert [p.index for p in found] == [1, 2, 8, 13, 12]
 
 
 def test_what_is_still_on_show_is_not_looked_for_in_the_past(log):

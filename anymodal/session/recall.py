@@ -102,13 +102,15 @@ class Recall:
         if not before and not repeats:
             return []
         numbers = self.windows(question, before=before, most=most, known=whole, last=last, repeats=repeats)
-        return [percept for k in numbers for percept in self._log.windows(k, k)]
+        found = (percept for k in numbers for percept in self._log.windows(k, k))
+        wanted = frozenset(numbers)
+        return [p for p in found if p.index in repeats or not _is_there(p, wanted)]
 
     def windows(self, question: str, *, before: int, most: int, known: Container[int] = (), last: int = -1,
                 repeats: Container[int] = ()) -> list[int]:
         """At most `most` windows with numbers below `before`, not among those `known`, that a question should look at
         again, most wanted first: those of a time it names, one that `repeats` another too, then those that show what it
-        names, if none from `before` to `last` does."""
+        names, if none from `before` to `last` does: where each span of them begins and ends, then all of the likeliest."""
         hop_s = self._log.info.window_s
         first = self._log.first_window()
         wanted: list[int] = []
@@ -117,9 +119,11 @@ class Recall:
             wanted += [k, k - 1, k + 1]
         searched = before and self._spec is not None and self._matching(question)
         if searched and not self.search(question, first=before, before=last + 1):
-            for hit in self.search(question, before=before):
-                start, end = round(hit.start_s / hop_s), round(hit.end_s / hop_s)
+            spans = [(round(h.start_s / hop_s), round(h.end_s / hop_s)) for h in self.search(question, before=before)]
+            for start, end in spans:
                 wanted += [*range(start, min(end, start + 2)), end - 1]
+            for start, end in spans[:most]:
+                wanted += range(start, min(end, start + most))
         found = [k for k in dict.fromkeys(wanted) if first <= k < before and k not in known]
         return [*(k for k in dict.fromkeys(named) if k in repeats and k <= last), *found][:most]
 
@@ -190,6 +194,12 @@ class Recall:
                 spans.append([window])
         return [Hit(s[0] * hop_s, (s[-1] + 1) * hop_s, modality, stream, round(max(scores[k] for k in s), 4))
                 for s in spans]
+
+
+def _is_there(percept: Percept, numbers: Container[int]) -> bool:
+    """Whether in every stream it repeats a window among `numbers`, so that it shows nothing more."""
+    streams = {t.stream for t in percept.tokens}
+    return bool(streams) and streams <= set(percept.repeats) and all(k in numbers for k in percept.repeats.values())
 
 
 def expand(templates: Sequence[str], words: dict[str, tuple[str, ...]]) -> list[str]:
