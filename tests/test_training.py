@@ -8,6 +8,8 @@ import random
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 
@@ -37,7 +39,7 @@ from anymodal.training.language import (
 )
 from anymodal.training.loop import StagePlan, run_stage
 from anymodal.training.optim import MasterOptimizer, Muon
-from anymodal.training.packed import Packing, chunk_for, packed_attention
+from anymodal.training.packed import Packing, chunk_for, layout, packed_attention
 from anymodal.training.recipe import open_recipe, plans
 from anymodal.training.symbols import SymbolStage
 from anymodal.training.windows import FrozenFrames
@@ -322,17 +324,28 @@ def test_drills_ask_what_the_scene_holds():
 @pytest.mark.parametrize("lengths", [(5, 9, 40), (63, 64, 2), (70, 100, 30)])
 def test_packed_attention_is_dense_attention_under_the_packing_mask(lengths):
     before, chunk = 7, chunk_for(max(lengths))
-    packed = -(-sum(lengths) // chunk) * chunk
+    starts = layout(lengths, chunk)
+    packed = (max(starts) // chunk + 1) * chunk
     owner = torch.full((1, packed), -1)
-    owner[0, : sum(lengths)] = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    for number, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        owner[0, start : start + length] = number
     query, key, value = torch.randn(3, 1, 2, before + packed, 8)
     packing = Packing.of(before, owner, chunk, torch.float32)
     out, _ = packed_attention(nn.Identity(), query, key, value, None, 8**-0.5, packing=packing)
     whose = torch.cat([torch.full((1, before), -2), owner], 1)[0]
     allowed = ((whose[None, :] == -2) | (whose[None, :] == whose[:, None])).tril()
     dense = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed).transpose(1, 2)
-    real = slice(0, before + sum(lengths))
+    real = whose != -1
     torch.testing.assert_close(out[:, real], dense[:, real], rtol=1e-5, atol=1e-5)
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=40))
+def test_no_question_crosses_a_chunk_or_lies_on_another(lengths):
+    starts = layout(lengths, 64)
+    assert all(start // 64 == (start + length - 1) // 64 for start, length in zip(starts, lengths, strict=True))
+    taken = [i for start, length in zip(starts, lengths, strict=True) for i in range(start, start + length)]
+    assert len(set(taken)) == len(taken)
+    assert max(taken) // 64 + 1 <= 2 * -(-sum(lengths) // 64), "no more than two are half empty"
 
 
 def test_muon_is_torchs_own_but_for_its_rounding():

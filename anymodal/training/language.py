@@ -27,7 +27,7 @@ from anymodal.playground.rule_questions import eventful, rule_questions
 from anymodal.playground.world import Scene, make_scene, rng_for
 from anymodal.training.clips import ClipSignals, clip_signals, join
 from anymodal.training.drills import drills
-from anymodal.training.packed import Packing, chunk_for, packed_attention_of
+from anymodal.training.packed import Packing, chunk_for, layout, packed_attention_of
 from anymodal.training.windows import FrozenFrames
 from anymodal.training.words import EVENT_WORDS, window_words
 
@@ -262,6 +262,14 @@ class Packed:
     weight: list[float]  # of predicting the token at this position
     types: list[str]
 
+    def slots(self, chunk: int) -> list[int]:
+        """Where each token lies in a row of chunks."""
+        lengths = [0] * len(self.types)
+        for number in self.owner:
+            lengths[number] += 1
+        starts = layout(lengths, chunk)
+        return [starts[number] + place for number, place in zip(self.owner, self.place, strict=True)]
+
 
 def pack(tokenizer: TextTokenizer, rows: list[Question], longest: int, window_s: float) -> Packed:
     packed = Packed([], [], [], [], [])
@@ -286,10 +294,14 @@ def packed_loss(lm, prefix: Tensor, packed: list[Packed],
     """
     device, (batch, before, _) = prefix.device, prefix.shape
     chunk = chunk_for(max(max(p.place) for p in packed) + 1)
-    longest = -(-max(len(p.ids) for p in packed) // chunk) * chunk
+    slots = [p.slots(chunk) for p in packed]
+    longest = (max(map(max, slots)) // chunk + 1) * chunk
 
     def grid(name: str, fill) -> Tensor:
-        return torch.tensor([getattr(p, name) + [fill] * (longest - len(p.ids)) for p in packed], device=device)
+        laid = torch.tensor([fill]).repeat(batch, longest)
+        for row, p, where in zip(laid, packed, slots, strict=True):
+            row[where] = torch.tensor(getattr(p, name))
+        return laid.to(device)
 
     ids, owner, place, weight = grid("ids", 0), grid("owner", -1), grid("place", 0), grid("weight", 0.0)
     embeds = torch.cat([prefix, lm.model.get_input_embeddings()(ids)], 1)

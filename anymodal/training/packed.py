@@ -1,15 +1,14 @@
 """Attention over questions packed behind one prefix, without the scores that the packing forbids.
 
 A packed row is [prefix | question 1 | question 2 | ...]: every question sees the prefix and itself. A dense mask over
-the row costs (P + S)^2 scores, nearly all of them masked; here the prefix costs P^2, the questions S * (P + 2C), where a
-chunk of C tokens is at least as long as any question, so that a token's own question lies in its chunk or the one before.
-Equal to dense attention under the same mask, by test.
+the row costs (P + S)^2 scores, nearly all of them masked; here the prefix costs P^2, the questions S * (P + C): each lies
+within one of the row's chunks of C tokens. Equal to dense attention under the same mask, by test.
 Shapes: B rows, H heads, P prefix, S packed (a multiple of C), D head width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,9 +26,21 @@ def chunk_for(longest: int) -> int:
     return max(CHUNK, -(-longest // 16) * 16)
 
 
+def layout(lengths: Sequence[int], chunk: int) -> list[int]:
+    """Where each question begins, so that none crosses the border of a chunk: the longest first, each where it fits."""
+    starts, filled = [0] * len(lengths), []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        at = next((n for n, used in enumerate(filled) if used + lengths[i] <= chunk), len(filled))
+        if at == len(filled):
+            filled.append(0)
+        starts[i] = at * chunk + filled[at]
+        filled[at] += lengths[i]
+    return starts
+
+
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Additive masks: `prefix` (P, P), and `own` (B, 1, S/C, C, 2C) of each chunk over the one before and itself."""
+    """Additive masks: `prefix` (P, P), and `own` (B, 1, S/C, C, C) of each chunk over itself."""
 
     prefix: Tensor
     own: Tensor
@@ -41,11 +52,8 @@ class Packing:
         device = owner.device
         prefix = torch.full((before, before), NEVER, dtype=dtype, device=device).triu(1)
         blocks = owner.view(rows, packed // chunk, chunk)
-        last = nn.functional.pad(blocks, (0, 0, 1, 0), value=-9)[:, :-1]
-        keys = torch.cat([last, blocks], -1)
-        order = torch.arange(2 * chunk, device=device)
-        causal = order[None, :] <= order[chunk:, None]
-        allowed = causal & (blocks[..., :, None] == keys[..., None, :])
+        causal = torch.ones((chunk, chunk), dtype=torch.bool, device=device).tril()
+        allowed = causal & (blocks[..., :, None] == blocks[..., None, :])
         own = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill(~allowed, NEVER)
         return cls(prefix, own[:, None])
 
@@ -53,15 +61,16 @@ class Packing:
 def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
                      scaling: float, packing: Packing | None = None, **_: object) -> tuple[Tensor, None]:
     """query, key, value (B, H, P + S, D) -> (B, P + S, H, D), in the interface of transformers."""
-    before, chunk = packing.prefix.shape[0], packing.own.shape[-2]
+    before, chunk = packing.prefix.shape[0], packing.own.shape[-1]
     query = query * scaling
-    pre_q, pre_k, pre_v = (x[:, :, :before] for x in (query, key, value))
+    sizes = (before, query.shape[2] - before)
+    (pre_q, all_q), (pre_k, all_k), (pre_v, all_v) = (x.split(sizes, 2) for x in (query, key, value))
     seen = torch.softmax(pre_q @ pre_k.mT + packing.prefix, -1) @ pre_v
-    own_q, own_k, own_v = (x[:, :, before:].unflatten(2, (-1, chunk)) for x in (query, key, value))
-    near_k, near_v = (torch.cat([nn.functional.pad(x, (0, 0, 0, 0, 1, 0))[:, :, :-1], x], 3) for x in (own_k, own_v))
-    far = (query[:, :, before:] @ pre_k.mT).unflatten(2, (-1, chunk))
-    weights = torch.softmax(torch.cat([far, own_q @ near_k.mT + packing.own], -1), -1)
-    out = (weights[..., :before].flatten(2, 3) @ pre_v) + (weights[..., before:] @ near_v).flatten(2, 3)
+    own_q, own_k, own_v = (x.unflatten(2, (-1, chunk)) for x in (all_q, all_k, all_v))
+    far = (all_q @ pre_k.mT).unflatten(2, (-1, chunk))
+    weights = torch.softmax(torch.cat([far, own_q @ own_k.mT + packing.own], -1), -1)
+    on_prefix, on_own = weights.split((before, chunk), -1)
+    out = (on_prefix.flatten(2, 3) @ pre_v) + (on_own @ own_v).flatten(2, 3)
     out = torch.cat([seen, out], 2)
     if (attached := getattr(module, "attached", None)) is not None:  # adapter prompts; the query is scaled already
         out = out + attached(query, 1.0)
