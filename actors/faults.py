@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from ray.exceptions import AuthenticationError, GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from anymodal.errors import AnymodalError, RuntimeFault
+from anymodal.errors import AnymodalError, DefectError, RuntimeFault
 
+DEFECTS = (TypeError, AttributeError, NameError, LookupError, AssertionError, NotImplementedError)  # of a program
 AGAIN = "ask again: the part is restarted on its own"
 
 
 def as_fault(error: BaseException, who: str) -> AnymodalError:
     """The error that a caller of `who` (an actor's role) should see.
 
-    What an actor raised on purpose stays as it is; a death, a silence or a bug becomes a RuntimeFault.
+    What an actor raised on purpose stays as it is; a death or a silence becomes a RuntimeFault, a bug a DefectError.
     """
     if isinstance(error, RayTaskError):
         return as_fault(error.cause, who)
@@ -27,7 +28,8 @@ def as_fault(error: BaseException, who: str) -> AnymodalError:
         return RuntimeFault("Ray refused the token", fix="set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's")
     if isinstance(error, RayError):
         return RuntimeFault(f"the {who} cannot be reached: {type(error).__name__}: {_line(error)}", fix=AGAIN)
-    return RuntimeFault(f"the {who} failed: {type(error).__name__}: {_line(error)}", fix="see the actor's log")
+    kind = DefectError if isinstance(error, DEFECTS) else RuntimeFault
+    return kind(f"the {who} failed: {type(error).__name__}: {_line(error)}", fix="see the actor's log")
 
 
 def _line(error: BaseException) -> str:

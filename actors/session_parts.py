@@ -211,8 +211,8 @@ class Parts:
             try:
                 reply = self.begin(role, method, *given) if reply is None else reply
                 return self.finish(role, reply)
-            except RuntimeFault:
-                if time.monotonic() > deadline_s:
+            except RuntimeFault as fault:
+                if not fault.passing or time.monotonic() > deadline_s:
                     raise
                 reply = None
                 time.sleep(RETRY_EVERY_S)
@@ -269,8 +269,8 @@ class RemoteReader:
                 reply, self._reply = self._reply or self._ask(), None
                 windows, self.warnings = self._parts.finish("source", reply)
                 break
-            except RuntimeFault:
-                if time.monotonic() > deadline_s:
+            except RuntimeFault as fault:
+                if not fault.passing or time.monotonic() > deadline_s:
                     raise
                 time.sleep(RETRY_EVERY_S)
                 self._begin()

@@ -109,7 +109,7 @@ class Sessions:
             try:
                 return self.call_once(method, *given, timeout_s=timeout_s)
             except RuntimeFault as fault:
-                if type(fault) is not RuntimeFault or time.monotonic() > deadline_s:
+                if not fault.passing or time.monotonic() > deadline_s:
                     raise
                 time.sleep(RETRY_EVERY_S)
 

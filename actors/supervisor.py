@@ -88,8 +88,8 @@ class ActorSession(Session):
         while True:
             try:
                 return work()
-            except RuntimeFault:
-                if time.monotonic() > deadline_s or self._closed:
+            except RuntimeFault as fault:
+                if not fault.passing or time.monotonic() > deadline_s or self._closed:
                     raise
                 self._lost()
                 time.sleep(RETRY_EVERY_S)
@@ -136,8 +136,9 @@ def resumed(attempt: Callable[[], Iterator[Delta | Answer]], lost: Callable[[], 
                     new, given = said[len(given):], said
                     yield Delta(new)
             return
-        except RuntimeFault:
-            if stopped() or time.monotonic() > deadline_s or (said and not said.startswith(given[: len(said)])):
+        except RuntimeFault as fault:
+            other = bool(said) and not said.startswith(given[: len(said)])
+            if not fault.passing or stopped() or time.monotonic() > deadline_s or other:
                 raise
             lost()
             time.sleep(RETRY_EVERY_S)

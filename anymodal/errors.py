@@ -17,6 +17,7 @@
     |   `-- LogFullError      its disk or its quota is full
     `-- RuntimeFault          a running part failed or is too busy   (exit 8)
         |-- BusyError         an admission limit was reached
+        |-- DefectError       a part met a case that it was not written for
         `-- PlacementError    the cluster lacks a resource
 
 Each message says what is wrong, with which value, and `fix` the command or key that mends it.
@@ -106,15 +107,22 @@ class LogFullError(LogError):
 
 
 class RuntimeFault(AnymodalError):
+    """`passing`: whether the same call may succeed a moment later, as after the death of a part that is restarted."""
+
     exit_code = 8
+    passing = True
 
 
 class BusyError(RuntimeFault):
-    pass
+    passing = False  # whoever called decides whether to wait
+
+
+class DefectError(RuntimeFault):
+    passing = False
 
 
 class PlacementError(RuntimeFault):
-    pass
+    passing = False
 
 
 def need(module: str, *, extra: str):

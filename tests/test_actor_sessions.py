@@ -19,7 +19,7 @@ from actors import chaos, session_commands
 from actors.cluster import psutil
 from actors.sessions import Sessions
 from actors.supervisor import resumed
-from anymodal.errors import MediaError, QuestionError, RuntimeFault, SessionError
+from anymodal.errors import DefectError, MediaError, QuestionError, RuntimeFault, SessionError
 from anymodal.testing import gradient_frame, gradient_levels, make_video
 from anymodal.types import Answer, Delta, Packet
 
@@ -41,6 +41,13 @@ def warmth(count: int) -> np.ndarray:
 def sessions(bundle, folder):
     with Sessions(bundle, folder=folder / "logs") as running:
         yield running
+
+
+def test_a_call_that_cannot_work_is_not_made_again_and_again(sessions):
+    began_s = time.monotonic()
+    with pytest.raises(DefectError, match="the supervisor failed: TypeError"):
+        sessions.call("open", 3, None, {}, {})
+    assert time.monotonic() - began_s < sessions.runtime.start_timeout_s / 3
 
 
 def timeless(answer: Answer) -> Answer:
@@ -185,6 +192,13 @@ def test_text_that_was_given_is_not_given_twice():
 def test_another_text_the_second_time_is_an_error():
     with pytest.raises(RuntimeFault, match="differently"):
         list(resumed(told(["one two", RuntimeFault("died")], ["else"]), lambda: None, 60.0))
+
+
+def test_a_mistake_of_the_program_is_told_at_once():
+    left = told([DefectError("KeyError: 'k'")], ["one"])
+    with pytest.raises(DefectError):
+        list(resumed(left, lambda: None, 60.0))
+    assert [p.text for p in left()] == ["one"], "it was not tried again"
 
 
 def test_patience_ends():

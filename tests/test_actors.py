@@ -23,6 +23,7 @@ from anymodal.bundle import load_spec
 from anymodal.errors import (
     BusyError,
     ConfigError,
+    DefectError,
     MediaError,
     PlacementError,
     QuestionError,
@@ -291,7 +292,9 @@ def test_a_wrong_runtime_key_is_named(tmp_path, runtime, message):
 
 def test_faults_keep_what_is_known():
     assert isinstance(as_fault(TimeoutError(), "mind"), RuntimeFault)
-    assert "ValueError: no" in as_fault(ValueError("no"), "mind").message
+    assert "ValueError: no" in as_fault(ValueError("no"), "mind").message and as_fault(ValueError("no"), "mind").passing
+    assert isinstance(as_fault(AttributeError("no such"), "mind"), DefectError)
+    assert not as_fault(KeyError("k"), "mind").passing, "a program's mistake is not a part that comes back"
     error = MediaError("a", fix="b")
     assert as_fault(error, "source") is error
 

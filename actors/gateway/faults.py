@@ -10,6 +10,7 @@ from anymodal.errors import (
     AnymodalError,
     BusyError,
     ConfigError,
+    DefectError,
     InputError,
     LogError,
     MediaError,
@@ -67,7 +68,7 @@ def as_answer(error: BaseException, *, param: str | None = None) -> Fault:
         if isinstance(error, kind):
             wait_s = 1.0 if kind is BusyError else None
             return Fault(status, code, error.message, param=param, fix=error.fix, retry_after_s=wait_s)
-    if isinstance(error, AnymodalError):
+    if isinstance(error, AnymodalError) and not isinstance(error, DefectError):
         log.warning("a request failed: %s", error)
         return Fault(503, "unavailable", error.message, fix=error.fix, retry_after_s=1.0)
     log.error("a request failed", exc_info=error)

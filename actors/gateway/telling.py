@@ -38,10 +38,10 @@ class Telling:
                 seen = await live.gateway.waits.run(partial(session.seen, self.told, wait_s=NEWS_WAIT_S))
             except SessionError:  # closed
                 return
-            except RuntimeFault:  # a part was restarted
-                await asyncio.sleep(RETRY_S)
-                continue
             except Exception as error:
+                if isinstance(error, RuntimeFault) and error.passing:  # a part was restarted
+                    await asyncio.sleep(RETRY_S)
+                    continue
                 live.fail(as_answer(error))
                 await asyncio.sleep(NEWS_WAIT_S)
                 continue
