@@ -1,0 +1,47 @@
+"""The questions of `benchmarks/recall.py` are about one thing each, of the age they are counted under."""
+
+import random
+
+import numpy as np
+import pytest
+
+from anymodal.playground.streams import LongStream
+from benchmarks import recall
+
+STREAM = LongStream("val", 5, 80, static=True, chapter_s=8, act_s=4)
+
+
+@pytest.fixture(autouse=True)
+def seconds_for_minutes(monkeypatch):
+    monkeypatch.setattr(recall, "RECENT_S", 8.0)
+    monkeypatch.setattr(recall, "OLD_S", 16.0)
+
+
+def shown_in(chapter):
+    return {f"{color} {shape}" for thing in STREAM.chapter(chapter).things for color, shape in thing.names()}
+
+
+def test_what_is_asked_about_was_shown_once_and_when_it_is_said_to_have_been():
+    ages = set()
+    for minute in range(3, STREAM.chapters + 1):
+        for age, questions in recall.asked_at(STREAM, minute, random.Random(minute)).items():
+            for question in questions:
+                (chapter,) = [n for n in range(minute) if any(name in question.question for name in shown_in(n))]
+                ended_s = chapter * 8 + question.evidence[0].end_s
+                assert ended_s > 8 * (minute - 1) if age == "recent" else 8 * minute - 48 <= ended_s <= 8 * minute - 16
+                ages.add(age)
+    assert ages == {"recent", "old"}
+
+
+def test_both_memories_are_asked_the_same(agent):
+    found = recall.scores(agent.bundle, STREAM)
+    asked = {who: {(age, kind): len(v) for (w, age, kind), v in found.items() if w == who} for who in ("ours", "last4")}
+    assert asked["ours"] == asked["last4"] and {age for age, _ in asked["ours"]} == {"recent", "old"}
+
+
+def test_kinds_weigh_alike_and_ratios_are_of_what_they_say():
+    found = {("ours", "recent", "size"): [1.0] * 9 + [0.0], ("ours", "recent", "motion"): [0.5],
+             ("ours", "old", "size"): [0.35], ("last4", "recent", "size"): [0.7], ("last4", "old", "size"): [0.0]}
+    old, recent, backward = recall.rows(found)
+    assert (recent.ours, recent.baseline) == (pytest.approx(70), pytest.approx(70)) and recent.verdict == "ok"
+    assert old.ratio == pytest.approx(0.5) and old.verdict == "below" and np.isinf(backward.ratio)
