@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from anymodal.errors import ConfigError, nearest
 from anymodal.shadow import check_not_shadowed
@@ -229,22 +229,34 @@ class GateSpec(_Strict):
 class SearchSpec(_Strict):
     """What can be searched for: the phrases that the joint space was trained to tell apart, by modality.
 
-    A phrase with {fields} stands for one with each of the `words` of that name.
+    A phrase with {fields} stands for one with each of the `words` of that name. A modality whose tokens say different
+    things has a list of phrases for each of them. `nothing`: phrases for when there is none of the others; they are not
+    found.
     """
 
     words: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    phrases: dict[str, tuple[str, ...]]
+    phrases: dict[str, tuple[str, ...] | tuple[tuple[str, ...], ...]]
+    nothing: tuple[str, ...] = ()
     synonyms: dict[str, str] = Field(default_factory=dict)
-    scale: float = Field(10.0, gt=0)  # of the softmax over a modality's phrases
+    scale: float = Field(10.0, gt=0)  # of the softmax over a modality's phrases,
+    scales: dict[str, PositiveFloat] = Field(default_factory=dict)  # and of some in its place
     at_least: float = Field(0.5, gt=0, le=1)  # probability of a hit
 
     @model_validator(mode="after")
     def _named(self) -> SearchSpec:
-        for phrase in (p for phrases in self.phrases.values() for p in phrases):
+        every = {p for modality in self.phrases for group in self.groups(modality) for p in group}
+        for phrase in every:
             for name in re.findall(r"{(\w*)}", phrase):
                 if name not in self.words:
                     raise ValueError(f"phrase {phrase!r} names {name!r}; {nearest(name, self.words)}")
+        for phrase in set(self.nothing) - every:
+            raise ValueError(f"nothing: {phrase!r} is not among the phrases; {nearest(phrase, every)}")
         return self
+
+    def groups(self, modality: str) -> tuple[tuple[str, ...], ...]:
+        """The phrases that are told apart from one another: one group for all tokens, or one for each."""
+        given = self.phrases[modality]
+        return given if given and isinstance(given[0], tuple) else (given,)
 
 
 class SpeechSpec(_Strict):

@@ -85,6 +85,52 @@ def test_a_question_brings_back_what_it_names(log, question, windows):
     assert Recall(SPEC, log, text).windows(question, before=7 if "bell" in question else 6, most=9)[:3] == windows
 
 
+BESIDE = SearchSpec(words={"color": ("red", "blue"), "shape": ("circle", "ring")},
+                    phrases={"video": ("{color} {shape}",), "depth": ("nearest {shape}", "nothing near"),
+                             "thermal": (("hottest {shape}", "nothing hot"),
+                                         ("{shape} getting warmer", "nothing changes"))},
+                    nothing=("nothing near", "nothing hot", "nothing changes"))
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """A log in which the circle is nearest, the ring is hottest, and the circle gets warmer in the second window."""
+    said = [{"video": ("red circle",), "depth": ("nearest circle",), "thermal": ("hottest ring", change)}
+            for change in ("nothing changes", "circle getting warmer")]
+    every = list(dict.fromkeys(p for m in BESIDE.phrases for g in BESIDE.groups(m) for p in expand(g, BESIDE.words)))
+    of = {p: np.eye(len(every), dtype=np.float32)[i] for i, p in enumerate(every)}
+    with SqliteLog.create(tmp_path / "s.log", LogInfo("s", "tiny", "x", 1.0, "bfloat16")) as made:
+        for k, row in enumerate(said):
+            made.append_window(Percept("s", k, float(k), k + 1.0, tuple(
+                Tokens("s", m, k, m, float(k), k + 1.0, np.zeros((1, 4), np.float32), np.stack([of[p] for p in phrases]))
+                for m, phrases in row.items())))
+        yield Recall(BESIDE, made, lambda phrases: torch.from_numpy(np.stack([of[p] for p in phrases])))
+
+
+@pytest.mark.parametrize(("query", "expected"), [
+    ("nearest circle", [(0, 2, "depth")]), ("the hottest ring", [(0, 2, "thermal")]), ("nearest ring", []),
+    ("a circle getting warmer", [(1, 2, "thermal")]), ("red circle", [(0, 2, "video")]),
+    ("circle", [(0, 2, "depth"), (0, 2, "video"), (1, 2, "thermal")]),
+])
+def test_each_token_says_its_own_and_who_reads_more_of_a_query_is_asked_alone(beside, query, expected):
+    assert sorted((h.start_s, h.end_s, h.modality) for h in beside.search(query)) == expected
+
+
+def test_nothing_is_neither_found_nor_said(beside):
+    assert [s.text for s in beside.says(0)] == ["nearest circle", "hottest ring", "red circle"]
+    assert [s.text for s in beside.says(1)] == ["nearest circle", "hottest ring", "circle getting warmer", "red circle"]
+    with pytest.raises(QuestionError, match="known words"):
+        beside.search("nothing changes")
+
+
+def test_lists_of_phrases_must_be_one_for_each_token(log):
+    spec = SPEC.model_copy(update={"phrases": {"video": (("red circle",), ("blue ring",))}})
+    with pytest.raises(ConfigError, match="search.phrases.video has 2 lists, and a window 3 tokens"):
+        Recall(spec, log, text).search("red circle")
+    with pytest.raises(ValueError, match="nothing: 'no ring' is not among the phrases"):
+        SearchSpec(phrases={"video": ("a ring",)}, nothing=("no ring",))
+
+
 def test_what_lies_within_a_span_comes_after_all_ends(log):
     write(log, [{"video": ("blue ring",)}] * 6, first=8)
     recall = Recall(SPEC, log, text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 
 import numpy as np
@@ -10,11 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from torch import nn
 
 from anymodal.adapters.qformer import QFormer
-from anymodal.config import BundleSpec, build_part, configs_dir, load_spec
+from anymodal.config import BundleSpec, build_part, load_spec
 from anymodal.errors import ConfigError
 from anymodal.language.layout import Layout
 from anymodal.language.mind import Calibration, Mind
@@ -40,7 +38,7 @@ from anymodal.training.language import (
 from anymodal.training.loop import StagePlan, run_stage
 from anymodal.training.optim import MasterOptimizer, Muon
 from anymodal.training.packed import Packing, chunk_for, layout, packed_attention
-from anymodal.training.recipe import open_recipe, plans
+from anymodal.training.recipe import plans
 from anymodal.training.symbols import SymbolStage
 from anymodal.training.windows import FrozenFrames
 from anymodal.training.words import window_words
@@ -371,24 +369,3 @@ def test_a_share_of_clips_has_depth_and_thermal_pictures():
     assert 0.35 < sum("depth" in p or "thermal" in p for p in drawn) / 400 < 0.65
     assert {p[-1] for p in drawn if p} >= {"thermal", "depth", "imu"}
     assert all(list(p) == [m for m in ("video", "audio", "imu", "depth", "thermal") if m in p] for p in drawn)
-
-
-def test_senses_that_were_trained_beside_a_bundle_are_taken_up(tmp_path):
-    example = configs_dir() / "examples" / "tiny-cameras.yaml"
-    recipe = open_recipe(str(example), tmp_path / "run")
-    kept = {**load_file(str(configs_dir() / "tiny" / "perception.safetensors")),
-            **load_file(str(example.with_suffix("") / "perception.safetensors"))}
-    mine = recipe.parts()["perception"].state_dict()
-    cameras = [name for name in mine if ".depth." in name or ".thermal." in name]
-    assert len(cameras) > 100 and all(torch.equal(mine[n].float(), kept[n].float()) for n in mine if n in kept)
-    assert not [name for name in mine if name not in kept and not name.startswith("familiarity")]
-    done = json.loads((tmp_path / "run" / "weights" / "stages.json").read_text())
-    assert done[-4:] == ["language-close", "fields", "fields-more", "fields-heat"]
-    assert [p.name for p in plans(recipe.spec) if p.name not in done] == ["symbols-five", "fields-say", "language-five"]
-
-
-def test_a_folder_of_senses_without_weights_is_refused(tmp_path):
-    text = (configs_dir() / "examples" / "tiny-cameras.yaml").read_text()
-    (tmp_path / "own.yaml").write_text(text.replace("more: [tiny-cameras]", "more: [elsewhere]"))
-    with pytest.raises(ConfigError, match="elsewhere holds no weights"):
-        open_recipe(str(tmp_path / "own.yaml"), tmp_path / "run")

@@ -67,8 +67,12 @@ class Recall:
 
     def __init__(self, spec: SearchSpec | None, log: SessionLog, text: Callable[[Sequence[str]], Tensor]) -> None:
         self._spec, self._log, self._text = spec, log, text
-        self._phrases = {m: expand(templates, spec.words) for m, templates in spec.phrases.items()} if spec else {}
-        self._words = {m: [frozenset(p.split()) for p in phrases] for m, phrases in self._phrases.items()}
+        groups = {m: [expand(g, spec.words) for g in spec.groups(m)] for m in spec.phrases} if spec else {}
+        self._phrases = {m: [p for group in rows for p in group] for m, rows in groups.items()}
+        self._of_token = {m: _blocks([len(group) for group in rows]) for m, rows in groups.items()}  # (tokens, phrases)
+        unsaid = frozenset(spec.nothing if spec else ())
+        self._words = {m: [frozenset() if p in unsaid else frozenset(p.split()) for p in phrases]
+                       for m, phrases in self._phrases.items()}
         self._known = {w for words in self._words.values() for w in frozenset().union(*words)}
         self._space: dict[str, np.ndarray] = {}  # modality -> (phrases, E)
         self._found: dict[tuple[str, str, int], tuple[array, array]] = {}  # -> windows, probabilities
@@ -128,16 +132,18 @@ class Recall:
         return [*(k for k in dict.fromkeys(named) if k in repeats and k <= last), *found][:most]
 
     def says(self, window: int) -> list[Said]:
-        """What each stream of a window shows, where a phrase is likely enough to be found."""
+        """What each stream of a window shows, one phrase for each list of them, where one is likely enough to be found."""
         if self._spec is None:
             return []
         self.update()
-        best: dict[tuple[str, str], tuple[float, int]] = {}
+        best: dict[tuple[str, str, int], tuple[float, int]] = {}
         for (modality, stream, number), (windows, chances) in self._found.items():
             at = bisect_left(windows, window)
-            if at < len(windows) and windows[at] == window and chances[at] >= self._spec.at_least:
-                best[modality, stream] = max(best.get((modality, stream), (0.0, -1)), (chances[at], number))
-        return [Said(m, s, self._phrases[m][number], round(score, 4)) for (m, s), (score, number) in sorted(best.items())]
+            likely = at < len(windows) and windows[at] == window and chances[at] >= self._spec.at_least
+            if likely and self._words[modality][number]:
+                key = modality, stream, int(self._of_token[modality][:, number].argmax())
+                best[key] = max(best.get(key, (0.0, -1)), (chances[at], number))
+        return [Said(m, s, self._phrases[m][i], round(score, 4)) for (m, s, _), (score, i) in sorted(best.items())]
 
     def update(self, most: int | None = None) -> None:
         """Index what the log holds and was not indexed yet, at most so many windows of it."""
@@ -157,7 +163,12 @@ class Recall:
         """vectors (N, Q, E), or (N, E)."""
         if modality not in self._space:
             self._space[modality] = self._text(self._phrases[modality]).float().cpu().numpy()
-        logits = self._spec.scale * vectors.reshape(len(vectors), -1, vectors.shape[-1]) @ self._space[modality].T
+        vectors, of_token = vectors.reshape(len(vectors), -1, vectors.shape[-1]), self._of_token[modality]
+        if len(of_token) not in (1, vectors.shape[1]):
+            raise ConfigError(f"search.phrases.{modality} has {len(of_token)} lists, and a window "
+                              f"{vectors.shape[1]} tokens", fix="give one list for each, or one for all")
+        scale = self._spec.scales.get(modality, self._spec.scale)
+        logits = np.where(of_token, scale * vectors @ self._space[modality].T, -np.inf)
         chances = np.exp(logits - logits.max(-1, keepdims=True))
         best = (chances / chances.sum(-1, keepdims=True)).max(1)  # (N, phrases)
         for window, stream, row in zip(windows, streams, best, strict=True):
@@ -167,12 +178,15 @@ class Recall:
                 kept[1].append(float(row[number]))
 
     def _matching(self, query: str) -> dict[str, list[int]]:
-        """Modality -> the phrases that share most words with a query."""
+        """Modality -> the phrases that share most words with a query; of modalities that share fewer of the same, none."""
         words = {self._spec.synonyms.get(w, w) for w in _stems(query.lower(), self._known | set(self._spec.synonyms))}
         if not words:
             return {}
-        shared = {m: [len(words & phrase) for phrase in phrases] for m, phrases in self._words.items()}
-        return {m: [i for i, n in enumerate(counts) if n == max(counts)] for m, counts in shared.items() if any(counts)}
+        shared = {m: [words & phrase for phrase in phrases] for m, phrases in self._words.items()}
+        most = {m: max(map(len, rows)) for m, rows in shared.items()}
+        found = {m: [i for i, same in enumerate(shared[m]) if len(same) == n] for m, n in most.items() if n}
+        read = {m: frozenset().union(*(shared[m][i] for i in numbers)) for m, numbers in found.items()}
+        return {m: numbers for m, numbers in found.items() if not any(read[m] < other for other in read.values())}
 
     def _scores(self, modality: str, stream: str, numbers: list[int], first: int,
                 before: int | None) -> dict[int, float]:
@@ -200,6 +214,11 @@ def _is_there(percept: Percept, numbers: Container[int]) -> bool:
     """Whether in every stream it repeats a window among `numbers`, so that it shows nothing more."""
     streams = {t.stream for t in percept.tokens}
     return bool(streams) and streams <= set(percept.repeats) and all(k in numbers for k in percept.repeats.values())
+
+
+def _blocks(sizes: Sequence[int]) -> np.ndarray:
+    """Which phrases each token tells apart, bool (tokens, phrases), or (1, phrases) for all tokens alike."""
+    return np.repeat(np.eye(len(sizes), dtype=bool), sizes, axis=1)
 
 
 def expand(templates: Sequence[str], words: dict[str, tuple[str, ...]]) -> list[str]:

@@ -3,7 +3,6 @@
 A run's folder (`runs/NAME/`) holds checkpoints, metrics and `weights/`, in the layout of a bundle's own weights and with
 `stages.json`, the stages that are done. A new run takes up the bundle's committed weights and goes on with the stages
 that they have not been through; a fresh one starts from nothing. The committed weights are never written.
-`training.more` names folders whose tensors and stages are added to these: senses that were trained beside a bundle.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -32,8 +31,7 @@ _FILES = ("tokenizer.json", "perception.safetensors", "joint_text.safetensors", 
 class Recipe:
     """The parts of a bundle under training, and its stages."""
 
-    def __init__(self, spec: BundleSpec, run: Path, *, start: Path | None = None, more: Sequence[Path] = (),
-                 device: str = "cpu") -> None:
+    def __init__(self, spec: BundleSpec, run: Path, *, start: Path | None = None, device: str = "cpu") -> None:
         self.spec, self.run, self.device = spec, run, torch.device(device)
         self.weights = weights = run / "weights"
         if not weights.is_dir():
@@ -41,8 +39,6 @@ class Recipe:
             for name in _FILES if start else ():
                 if (start / name).is_file():
                     shutil.copy(start / name, weights / name)
-            for folder in more:
-                _add(folder, weights)
         if not (weights / "tokenizer.json").is_file():
             train_tokenizer(corpus(), spec.language.options.get("vocab", 2048)).save(str(weights / "tokenizer.json"))
         self.tokenizer = TextTokenizer(weights / "tokenizer.json")
@@ -141,24 +137,9 @@ def open_recipe(bundle: str, run: Path | None = None, device: str = "cpu", fresh
     keep_freed_memory()
     spec, path = load_spec(bundle)
     start = None if fresh else path.parent / (spec.weights or spec.name)
-    more = [] if fresh else [path.parent / name for name in spec.training.get("more", [])]
-    recipe = Recipe(spec, run or Path("runs") / spec.name, start=start, more=more, device=device)
+    recipe = Recipe(spec, run or Path("runs") / spec.name, start=start, device=device)
     recipe.load()
     return recipe
-
-
-def _add(folder: Path, weights: Path) -> None:
-    """Put a folder's tensors among those of `weights`, and its stages behind them. Raises ConfigError."""
-    from safetensors.torch import load_file, save_file
-
-    if not (folder / "stages.json").is_file():
-        raise ConfigError(f"training.more: {folder} holds no weights", fix="name a folder with a stages.json")
-    for path in sorted(folder.glob("*.safetensors")):
-        before = load_file(str(weights / path.name)) if (weights / path.name).is_file() else {}
-        save_file({**before, **load_file(str(path))}, str(weights / path.name), metadata={"format": "pt"})
-    state = weights / "stages.json"
-    done = json.loads(state.read_text()) if state.is_file() else []
-    state.write_text(json.dumps([*done, *json.loads((folder / "stages.json").read_text())]))
 
 
 def compute_dtype(device: str) -> torch.dtype:
