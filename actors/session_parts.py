@@ -109,8 +109,9 @@ class SessionMindActor(Host):
         self._states[key] = await self._run(self._mind.open, compaction, windows)
 
     async def extend(self, key: str, percept: Percept) -> None:
+        state = self._find(key)
         try:
-            await self._run(self._mind.extend, self._find(key), percept)
+            await self._run(self._mind.extend, state, percept)
         except BaseException:
             self._states.pop(key, None)  # half a window may be in it
             raise
@@ -121,7 +122,8 @@ class SessionMindActor(Host):
         return await self._run(self._joint_text, phrases)
 
     async def begin(self, key: str, answer: str, question: str, given: dict[str, Any]) -> None:
-        self._answers[answer] = self._mind.answer(self._find(key), question, **given)
+        state = self._find(key)
+        self._answers[answer] = self._mind.answer(state, question, **given)
 
     async def next(self, answer: str) -> Delta | Answer | None:
         """The next piece; None once there is none."""
@@ -133,7 +135,8 @@ class SessionMindActor(Host):
         return piece
 
     async def judge(self, key: str, prompts: list[str], evidence: bool) -> list:
-        return await self._run(lambda: self._mind.judge(self._find(key), prompts, evidence=evidence))
+        state = self._find(key)
+        return await self._run(lambda: self._mind.judge(state, prompts, evidence=evidence))
 
     async def drop(self, *keys: str) -> None:
         """Forget states and answers."""
@@ -146,6 +149,7 @@ class SessionMindActor(Host):
         return len(self._states)
 
     def _find(self, key: str) -> Any:
+        """A session's state; a mind that was restarted has none, and may not have its bundle either."""
         if key not in self._states:
             raise RuntimeFault("the mind does not know this session: it was restarted", fix="ask again")
         return self._states[key]

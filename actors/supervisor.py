@@ -107,7 +107,7 @@ class ActorSession(Session):
             return super(ActorSession, self)._answer(asking)
 
         def lost() -> None:
-            with self._turns:
+            with self._turns.taken():
                 self._lost()
 
         yield from resumed(attempt, lost, self._patience_s, asking.stopped)

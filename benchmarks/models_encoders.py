@@ -255,6 +255,8 @@ def windows(spec: Any, count: int) -> Sequence[Any]:
     for _ in range(count):
         signals = {}
         for name, sense in spec.modalities.items():
+            if not sense.usual:
+                continue
             steps = round(sense.rate_hz * spec.window_s)
             if sense.is_picture:
                 data = rng.integers(0, 256, (steps + 1, sense.size_px, sense.size_px, 3), np.uint8)

@@ -207,7 +207,7 @@ def test_windows_that_do_not_fit_or_follow_are_refused_and_leave_the_memory_alon
 @pytest.mark.parametrize(("memory", "wanted"), [
     ({"budget_tokens": 0}, "memory.budget_tokens"),
     ({"budget": 9}, "unknown key 'memory.budget'.*did you mean 'budget_tokens'"),
-    ({"budget_tokens": 500}, "a window has up to 26 tokens, there is room for 10.*set memory.budget_tokens to"),
+    ({"budget_tokens": 500}, "a window has up to 29 tokens, there is room for 10.*set memory.budget_tokens to"),
     ({"compact_at": 0.5, "compact_to": 0.6}, "full again"),
     ({"keep_recent": 0.5}, "leaves nothing to merge"),
 ])

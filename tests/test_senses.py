@@ -124,7 +124,7 @@ def test_the_last_picture_that_is_not_later_is_shown(tmp_path_factory, times, ra
         (path / "clip.depth.timestamps.csv").write_text("time_s\n" + "\n".join(map(repr, times)))
     else:
         make_levels_video(path / "clip.depth.mkv", frames, times_s=times)
-        last_s = 1 / 25 if len(times) == 1 else last_s
+        last_s = 1 / 25  # a container says how long its pictures last
     found, warnings = read(clip, StreamSpec("depth", rate_hz, 12, pixels="gray16"))
     expect(found, shown(times, times[-1] + last_s, rate_hz, CLIP_S), frames)
     late = times[0] >= CLIP_S
