@@ -14,18 +14,6 @@ import pytest  # noqa: E402
 import yaml  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-# Files whose tests start Ray, servers or a browser, or live by the clock: one worker runs them all, one after another.
-ONE_BY_ONE = {"test_actor_sessions", "test_actors", "test_client", "test_client_server", "test_docs", "test_gateway_http",
-              "test_gateway_media_child", "test_gateway_realtime", "test_gateway_security", "test_job", "test_live",
-              "test_live_benchmark", "test_packaging", "test_speech", "test_supervisor", "test_watch_command", "test_web"}
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("one by one" if item.path.stem in ONE_BY_ONE else item.path.stem))
-
-
 settings.register_profile("repo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repo")
 
