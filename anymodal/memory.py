@@ -23,6 +23,7 @@ import numpy as np
 
 from anymodal.config import MemorySpec
 from anymodal.errors import ConfigError
+from anymodal.language.tokenizer import times_in
 from anymodal.session.values import BFLOAT16, from_bfloat16, rounded, to_bfloat16
 from anymodal.stages.items import Percept
 from anymodal.types import Tokens
@@ -354,3 +355,14 @@ def _round(entry: Span) -> Span:
     parts = tuple(replace(p, embeds=rounded(p.embeds, BFLOAT16),
                           extras=None if p.extras is None else rounded(p.extras, BFLOAT16)) for p in entry.parts)
     return Span(entry.first, entry.last, entry.t0_s, entry.t1_s, parts, entry.frames, entry.dropped)
+
+
+def named(question: str, entries: Sequence[Span], most: int, window_s: float) -> list[Span]:
+    """At most `most` windows whose time a question names and that stand whole in the list, each as an entry of its own."""
+    found: list[Span] = []
+    for t_s in times_in(question) if most else ():
+        k = int(t_s / window_s + 1e-6)
+        for entry in entries:
+            if entry.first <= k <= entry.last and entry.whole:
+                found.append(replace(entry, first=k, last=k, t0_s=k * window_s, t1_s=(k + 1) * window_s, repeats=()))
+    return found[:most]

@@ -10,8 +10,10 @@ import torch
 
 from anymodal.config import SearchSpec
 from anymodal.errors import ConfigError, QuestionError
+from anymodal.language.tokenizer import times_in
 from anymodal.session.log import LogInfo
-from anymodal.session.recall import Recall, expand, times_in
+from anymodal.session.phrases import Phrases, expand
+from anymodal.session.recall import Recall
 from anymodal.session.sqlite_log import SqliteLog
 from anymodal.stages.items import Percept
 from anymodal.types import Tokens
@@ -57,24 +59,24 @@ def log(tmp_path):
     ("bell and a red ring", [(6, 7, "audio"), (6, 7, "video")]),
 ])
 def test_search_finds_spans_in_every_modality(log, query, expected):
-    hits = Recall(SPEC, log, text).search(query)
+    hits = Recall(Phrases(SPEC, text), log).search(query)
     assert sorted((h.start_s, h.end_s, h.modality) for h in hits) == sorted(expected)
     assert all(0.5 <= h.score <= 1 for h in hits)
 
 
 def test_what_comes_later_is_found_too(log):
-    recall = Recall(SPEC, log, text)
+    recall = Recall(Phrases(SPEC, text), log)
     assert len(recall.search("red circle")) == 1
     write(log, [{"video": ("red circle",)}], first=8)
     assert [h.start_s for h in sorted(recall.search("red circle"), key=lambda h: h.start_s)] == [0.0, 8.0]
-    assert recall.search("red circle") == Recall(SPEC, log, text).search("red circle")
+    assert recall.search("red circle") == Recall(Phrases(SPEC, text), log).search("red circle")
 
 
 def test_a_word_that_is_not_known_is_an_error_that_names_those_that_are(log):
     with pytest.raises(QuestionError, match="bell, blue"):
-        Recall(SPEC, log, text).search("a dog")
+        Recall(Phrases(SPEC, text), log).search("a dog")
     with pytest.raises(ConfigError, match="search"):
-        Recall(None, log, text).search("red circle")
+        Recall(Phrases(None, text), log).search("red circle")
 
 
 @pytest.mark.parametrize(("question", "windows"), [
@@ -82,7 +84,7 @@ def test_a_word_that_is_not_known_is_an_error_that_names_those_that_are(log):
     ("Where was the red circle?", [0, 1, 3]), ("How are you?", []), ("And at 3 hours?", []),
 ])
 def test_a_question_brings_back_what_it_names(log, question, windows):
-    assert Recall(SPEC, log, text).windows(question, before=7 if "bell" in question else 6, most=9)[:3] == windows
+    assert Recall(Phrases(SPEC, text), log).windows(question, before=7 if "bell" in question else 6, most=9)[:3] == windows
 
 
 BESIDE = SearchSpec(words={"color": ("red", "blue"), "shape": ("circle", "ring")},
@@ -104,7 +106,7 @@ def beside(tmp_path):
             made.append_window(Percept("s", k, float(k), k + 1.0, tuple(
                 Tokens("s", m, k, m, float(k), k + 1.0, np.zeros((1, 4), np.float32), np.stack([of[p] for p in phrases]))
                 for m, phrases in row.items())))
-        yield Recall(BESIDE, made, lambda phrases: torch.from_numpy(np.stack([of[p] for p in phrases])))
+        yield Recall(Phrases(BESIDE, lambda phrases: torch.from_numpy(np.stack([of[p] for p in phrases]))), made)
 
 
 @pytest.mark.parametrize(("query", "expected"), [
@@ -126,14 +128,14 @@ def test_nothing_is_neither_found_nor_said(beside):
 def test_lists_of_phrases_must_be_one_for_each_token(log):
     spec = SPEC.model_copy(update={"phrases": {"video": (("red circle",), ("blue ring",))}})
     with pytest.raises(ConfigError, match="search.phrases.video has 2 lists, and a window 3 tokens"):
-        Recall(spec, log, text).search("red circle")
+        Recall(Phrases(spec, text), log).search("red circle")
     with pytest.raises(ValueError, match="nothing: 'no ring' is not among the phrases"):
         SearchSpec(phrases={"video": ("a ring",)}, nothing=("no ring",))
 
 
 def test_what_lies_within_a_span_comes_after_all_ends(log):
     write(log, [{"video": ("blue ring",)}] * 6, first=8)
-    recall = Recall(SPEC, log, text)
+    recall = Recall(Phrases(SPEC, text), log)
     assert recall.windows("Where was the blue ring?", before=14, most=20) == [1, 2, 8, 9, 13, 10, 11, 12]
     assert recall.windows("Where was the blue ring?", before=14, most=6) == [1, 2, 8, 9, 13, 10]
 
@@ -143,12 +145,12 @@ def test_a_window_that_repeats_another_is_not_brought_back_beside_it(log):
     write(log, [{"video": ("blue ring",)}] * 3, first=9, repeats=8)
     write(log, [{"video": ("blue ring",)}] * 2, first=12)
     memory = SimpleNamespace(entries=[SimpleNamespace(whole=False, first=0, last=13)])
-    found = Recall(SPEC, log, text).lost("Where was the blue ring?", memory, 20, last=13)
+    found = Recall(Phrases(SPEC, text), log).lost("Where was the blue ring?", memory, 20, last=13)
     assert [p.index for p in found] == [1, 2, 8, 13, 12]
 
 
 def test_what_is_still_on_show_is_not_looked_for_in_the_past(log):
-    recall = Recall(SPEC, log, text)
+    recall = Recall(Phrases(SPEC, text), log)
     assert recall.windows("Where is the red circle?", before=3, most=9, last=2) == [0, 1]
     assert recall.windows("Where is the red circle?", before=3, most=9, last=7) == []
     assert recall.windows("Where was the red circle at 1 s?", before=3, most=9, last=7) == [1, 0, 2]

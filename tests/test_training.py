@@ -34,6 +34,7 @@ from anymodal.training.language import (
     packed_loss,
     said_loss,
     soft_tokens,
+    window_places,
 )
 from anymodal.training.loop import StagePlan, run_stage
 from anymodal.training.optim import MasterOptimizer, Muon
@@ -72,10 +73,13 @@ def test_packed_questions_score_as_forks_of_the_cache_do(spec, tokenizer, parts)
     batch["present"] = ("video", "audio", "imu")
     with torch.inference_mode():
         soft = soft_tokens(FrozenFrames(perception), batch)
-        prefix = clip_prefix(lm, tokenizer, soft, 1, 8)
-        rows = batch["asked"][0]
-        packed = [float(packed_loss(lm, prefix, [pack(tokenizer, [row], 96, 1.0)])[0]) for row in rows]
-        together = float(packed_loss(lm, prefix, [pack(tokenizer, rows, 96, 1.0)])[0])
+        prefix = clip_prefix(lm, tokenizer, soft, 1, range(8))
+        named = Question("describe_at", "what was there at 3 s, and at 6 s?", "a ring, a star", (), ())
+        rows = [*batch["asked"][0], named]
+        again = {"shown": window_places(tokenizer, soft, range(8)), "look_again": 2}
+        packed = [float(packed_loss(lm, prefix, [pack(tokenizer, [row], 96, 1.0, **again)])[0]) for row in rows]
+        together = float(packed_loss(lm, prefix, [pack(tokenizer, rows, 96, 1.0, **again)])[0])
+        spec = spec.model_copy(update={"memory": spec.memory.model_copy(update={"look_again": 2})})
         mind = Mind(spec, lm, Layout(spec, tokenizer), Calibration())
         state = mind.open()
         signals = batch["signals"]
@@ -90,12 +94,13 @@ def test_packed_questions_score_as_forks_of_the_cache_do(spec, tokenizer, parts)
         for row, expected in zip(rows, packed, strict=True):
             asked = question_ids(tokenizer, row.question, 96)
             said = answer_ids(tokenizer, row.answer, row.evidence, 1.0)
-            forks = mind.fork(state, [asked])
+            forks = mind.ask(state, [row.question])
             out = torch.cat([forks.logits, *(forks.step(torch.tensor([token])) for token in said[:-1])]).float()
             weight = torch.tensor(pack(tokenizer, [row], 96, 1.0).weight[len(asked):])
             losses = nn.functional.cross_entropy(out, torch.tensor(said), reduction="none")
             assert float((losses * weight).sum() / weight.sum()) == pytest.approx(expected, abs=2e-4)
     weights = [sum(pack(tokenizer, [row], 96, 1.0).weight) for row in rows]
+    assert len(pack(tokenizer, [named], 96, 1.0, **again).ids) > len(pack(tokenizer, [named], 96, 1.0).ids) + 2 * 16
     assert together == pytest.approx(np.average(packed, weights=weights), abs=2e-4), "questions see one another"
 
 

@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from anymodal.language.plain import PlainTrunk
 from anymodal.language.rows import Places, Rows, lay
 from anymodal.language.tokenizer import TextTokenizer, clock
 from anymodal.language.tree import Tree
-from anymodal.memory import Compaction, Memory, Part, Span
+from anymodal.memory import Compaction, Memory, Part, Span, named
 from anymodal.session.log import Turn
 from anymodal.stages.items import Percept
 from anymodal.types import Answer, Delta, Evidence
@@ -85,6 +86,7 @@ class Mind:
         self.capability = getattr(lm, "capability", None) or Capability.of(self.model)
         self._attached = isinstance(lm, AttachedLM)  # then soft tokens do not stand among the text
         self._trees: dict[tuple[str, ...], Tree] = {}
+        self._condition = lru_cache(maxsize=4096)(self._read_condition)
         memory, prompt = spec.memory, spec.prompt
         self.capability.check(
             memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens
@@ -183,9 +185,7 @@ class Mind:
         began = time.perf_counter()
         self.check(question)
         seen, length = self._seen(state.memory, at_s)
-        ids = self.layout.question(question, self._turns(turns))
-        places = Places(state.trunk.free(length), self.layout.twins)
-        asked = Rows.cat([*self._recalled(recalled, places), self._laid([ids], places)])
+        asked = self._asked(question, seen, state.trunk.free(length), self._turns(turns), recalled)
         forks = state.trunk.fork([asked], length=length, room=self.spec.prompt.max_answer_tokens)
         reader = self.layout.reader()
         logprob, count, ttft_s = 0.0, 0, 0.0
@@ -235,19 +235,33 @@ class Mind:
     def _tree(self, prompts: tuple[str, ...]) -> Tree:
         """The prompts' ids, packed. Standing rules ask the same ones at every window."""
         if (tree := self._trees.pop(prompts, None)) is None:
-            for prompt in prompts:
-                self.check(prompt)
-            tree = Tree.of([self.layout.condition(p) for p in prompts], self.device, self.layout.twins)
+            tree = Tree.of([self._condition(p) for p in prompts], self.device, self.layout.twins)
         self._trees[prompts] = tree
         while len(self._trees) > MOST_TREES:
             self._trees.pop(next(iter(self._trees)), None)
         return tree
+
+    def _read_condition(self, prompt: str) -> list[int]:
+        self.check(prompt)
+        return self.layout.condition(prompt)
 
     def fork(self, state: MindState, suffixes: Sequence[Sequence[int]], *, room: int | None = None) -> Forks:
         """One continuation of the session for each list of ids. `room`: tokens that will follow, about."""
         room = self.spec.prompt.max_answer_tokens if room is None else room
         free, twins = state.trunk.free(), self.layout.twins
         return state.trunk.fork([self._laid([ids], Places(free, twins)) for ids in suffixes], room=room)
+
+    def ask(self, state: MindState, questions: Sequence[str]) -> Forks:
+        """One continuation of the session for each question, up to where its answer begins."""
+        seen, free = state.memory.entries, state.trunk.free()
+        return state.trunk.fork([self._asked(q, seen, free) for q in questions], room=self.spec.prompt.max_answer_tokens)
+
+    def _asked(self, question: str, seen: Sequence[Span], free: int, turns: Sequence[Turn] = (),
+               recalled: Sequence[Percept] = ()) -> Rows:
+        """What a fork begins with: windows that are shown again, earlier turns and the question."""
+        places = Places(free, self.layout.twins)
+        shown = self._shown_again(question, seen, recalled, places)
+        return Rows.cat([*shown, self._laid([self.layout.question(question, turns)], places)])
 
     def greedy(self, forks: Forks, *, begin: Sequence[int] = (),
                heard: Callable[[int, int, float, bool], None] = lambda *_: None) -> list[Reader]:
@@ -300,15 +314,16 @@ class Mind:
             count += 1
         return list(turns[len(turns) - count :])
 
-    def _recalled(self, percepts: Sequence[Percept], places: Places) -> list[Rows]:
-        """The most wanted windows that fit their budget, in order of time."""
+    def _shown_again(self, question: str, seen: Sequence[Span], recalled: Sequence[Percept], places: Places) -> list[Rows]:
+        """The windows whose time a question names and the most wanted recalled ones that fit their budget, in order of
+        time."""
         chosen: dict[int, Span] = {}
-        room = self.spec.memory.recalled_tokens
-        for percept in percepts:
-            entry = Span.of(percept)
+        memory = self.spec.memory
+        room = memory.recalled_tokens
+        for entry in (*named(question, seen, memory.look_again, self.spec.window_s), *map(Span.of, recalled)):
             size = self._size(entry)
-            if percept.index not in chosen and size <= room:
-                chosen[percept.index] = entry
+            if entry.first not in chosen and size <= room:
+                chosen[entry.first] = entry
                 room -= size
         return [self._entry(chosen[index], places) for index in sorted(chosen)]
 

@@ -6,6 +6,8 @@ Clock numbers (0 to 59, and 00 to 09) are single tokens, so that a time in an an
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +17,9 @@ PAD, EOS, BOS, WINDOW, QUESTION, ANSWER = range(6)
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<window>", "<question>", "<answer>")
 EVIDENCE = {"video": 6, "audio": 7, "imu": 8, "depth": 9, "thermal": 10}  # "<video> 3 5": relies on windows 3 to 5
 _ALL = (*SPECIAL, *(f"<{m}>" for m in EVIDENCE), *(f"<spare{i}>" for i in range(5)))
+_CLOCK = re.compile(r"\b(?:(\d{1,6}):)?(\d{1,6}):(\d\d)(?:\.\d+)?\b")
+_SECONDS = re.compile(r"\b(\d{1,9}(?:\.\d+)?)\s*(s|secs?|seconds?|min|mins|minutes?|h|hours?)\b", re.IGNORECASE)
+_SIZES = {"s": 1.0, "m": 60.0, "h": 3600.0}
 NUMBERS = (*(str(n) for n in range(60)), *(f"0{n}" for n in range(10)))
 
 
@@ -135,3 +140,10 @@ def parse_clock(text: str) -> float | None:
     for part in parts:
         seconds = seconds * 60 + part
     return seconds if parts and all(0 <= p for p in parts) else None
+
+
+def times_in(question: str) -> list[float]:
+    """Media times, in seconds, that a question names: "at 12:34", "at 75 s", "in minute 3"."""
+    found = [int(h or 0) * 3600.0 + int(m) * 60 + int(s) for h, m, s in _CLOCK.findall(question)]
+    found += [float(n) * _SIZES[unit[0].lower()] for n, unit in _SECONDS.findall(question)]
+    return [t for t in dict.fromkeys(found) if math.isfinite(t)]

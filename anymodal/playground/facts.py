@@ -46,13 +46,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A question before it is worded."""
+    """A question before it is worded.
+
+    telling: its answer is not what most other moments would say, so that only the right moment gives it.
+    """
 
     kind: str
     slots: dict[str, str]
     answer: str
     accept: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    telling: bool = False
 
 
 @dataclass(frozen=True, slots=True)

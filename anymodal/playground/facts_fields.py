@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 
 from anymodal.playground.facts import CANNOT_TELL, Fact, Truth, with_article
 from anymodal.playground.fields import fields_of, hottest, nearest
@@ -17,9 +18,11 @@ def _first(truth: Truth, kind: str, modality: str, find: Found) -> Iterator[Fact
     seconds = range(int(scene.duration_s))
     found = {k: find(scene, k) for k in seconds}
     shown = {k for k in seconds for t in scene.things if t.appear_s < k + 1.0 and t.vanish_s > k}
+    usual = usual_shape(found.values())
     for k, thing in found.items():
         if thing is not None:
-            yield _named(kind, f" at {k} s", thing, truth.moment(k, modality))
+            telling = thing.shape != usual
+            yield _named(kind, f" at {k} s", thing, truth.moment(k, modality), telling)
             if k == len(seconds) - 1:
                 yield _named(kind, " now", thing, truth.moment(k, modality))
     always = {id(found[k]) for k in shown}
@@ -27,10 +30,15 @@ def _first(truth: Truth, kind: str, modality: str, find: Found) -> Iterator[Fact
         yield _named(kind, "", thing, truth.span(min(shown), max(shown) + 1.0, modality))
 
 
-def _named(kind: str, when: str, thing: Thing, evidence: tuple) -> Fact:
+def usual_shape(found: Iterable[Thing | None]) -> str:
+    """The shape found in most seconds."""
+    return next((shape for shape, _ in Counter(t.shape for t in found if t is not None).most_common(1)), "")
+
+
+def _named(kind: str, when: str, thing: Thing, evidence: tuple, telling: bool = False) -> Fact:
     shape = with_article(thing.shape)
     accept = (shape, f"the {thing.shape}", f"{thing.color} {thing.shape}", f"the {thing.color} {thing.shape}")
-    return Fact(kind, {"when": when}, thing.shape, accept, evidence)
+    return Fact(kind, {"when": when}, thing.shape, accept, evidence, telling)
 
 
 def depth(truth: Truth) -> Iterator[Fact]:

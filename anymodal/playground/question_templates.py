@@ -392,6 +392,11 @@ Do you know what the warmest object is{when}? | What shape does the hottest obje
     "warmer": """
 Is the {obj} warmer or colder{after}? | Did the {obj} get warmer or colder{after}? | Warmer or colder{after}: the {obj}?
 Does the {obj} get warmer or colder{after}? | Was the {obj} warmer or colder{after}? | Is the {obj} hotter or colder{after}?
+Is the {obj} colder or warmer{after}? | Did the {obj} get colder or warmer{after}? | Colder or warmer{after}: the {obj}?
+Was the {obj} colder or warmer{after}? | Has the {obj} become colder or warmer{after}? | Colder or hotter{after}, the {obj}?
+Tell me if the {obj} got colder or warmer{after}. | Did the {obj} cool down or warm up{after}?
+Say if the {obj} gets colder or warmer{after}. | Would you say the {obj} got colder or warmer{after}?
+the {obj} colder or warmer{after}? | Did the heat of the {obj} fall or rise{after}: colder or warmer?
 Did the {obj} become warmer or colder{after}? | Has the {obj} become warmer or colder{after}?
 Tell me if the {obj} got warmer or colder{after}. | Did the {obj} warm up or cool down{after}?
 the {obj} warmer or colder{after}? | Can you tell me whether the {obj} is warmer or colder{after}?

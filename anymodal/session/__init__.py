@@ -6,9 +6,10 @@ keys and values are a cache of it.
 | session | `Session`: fed, asked, closed; the way of a window and of a question through it |
 | local | sessions in this process, by where their log is |
 | feeder, intake | windows on their way in: of fed media and of pushed packets |
-| turns | taking turns at the mind |
 | rules, rule_text | standing rules, judged at every window |
+| sift | which rules a window could concern |
 | recall | search over the log, and windows brought back for a question |
+| phrases | what the joint space tells apart: the phrases that a text names and a window shows |
 | log | what a log stores: `Percept`s and the entries (turns, rules, events, feeds), and the `SessionLog` interface |
 | values | arrays and rows as bytes, in the dtype that is stored; rounding to it |
 | sqlite_log | the log in one SQLite file, the embedded default; `forget` |

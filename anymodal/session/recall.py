@@ -8,26 +8,21 @@ so it takes no longer after hours than after minutes. The index is made of the l
 
 from __future__ import annotations
 
-import math
-import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
-from string import Formatter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anymodal.config import SearchSpec
 from anymodal.errors import ConfigError, QuestionError
+from anymodal.language.tokenizer import times_in
 from anymodal.session.log import SessionLog
+from anymodal.session.phrases import Phrases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
-    from torch import Tensor
 
     from anymodal.memory import Memory
     from anymodal.stages.items import Percept
@@ -35,10 +30,6 @@ if TYPE_CHECKING:
 AT_ONCE = 256  # windows read from the log at once
 LEAST = 0.05  # probabilities below are not kept
 JOINED = 1  # windows between two hits that do not part them
-_WORD = re.compile(r"[a-z]+")
-_CLOCK = re.compile(r"\b(?:(\d{1,6}):)?(\d{1,6}):(\d\d)(?:\.\d+)?\b")
-_SECONDS = re.compile(r"\b(\d{1,9}(?:\.\d+)?)\s*(s|secs?|seconds?|min|mins|minutes?|h|hours?)\b", re.IGNORECASE)
-_SIZES = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +56,8 @@ class Said:
 class Recall:
     """An index over a session's log, brought up to date when it is asked. Calls must not overlap."""
 
-    def __init__(self, spec: SearchSpec | None, log: SessionLog, text: Callable[[Sequence[str]], Tensor]) -> None:
-        self._spec, self._log, self._text = spec, log, text
-        groups = {m: [expand(g, spec.words) for g in spec.groups(m)] for m in spec.phrases} if spec else {}
-        self._phrases = {m: [p for group in rows for p in group] for m, rows in groups.items()}
-        self._of_token = {m: _blocks([len(group) for group in rows]) for m, rows in groups.items()}  # (tokens, phrases)
-        unsaid = frozenset(spec.nothing if spec else ())
-        self._words = {m: [frozenset() if p in unsaid else frozenset(p.split()) for p in phrases]
-                       for m, phrases in self._phrases.items()}
-        self._known = {w for words in self._words.values() for w in frozenset().union(*words)}
-        self._space: dict[str, np.ndarray] = {}  # modality -> (phrases, E)
+    def __init__(self, phrases: Phrases, log: SessionLog) -> None:
+        self._spec, self._log, self._phrases = phrases.spec, log, phrases
         self._found: dict[tuple[str, str, int], tuple[array, array]] = {}  # -> windows, probabilities
         self._next = 0
 
@@ -85,10 +68,10 @@ class Recall:
         """
         if self._spec is None:
             raise ConfigError("this bundle has no `search`: it lists no phrases to look for", fix="see docs/streaming.md")
-        chosen = self._matching(query)
+        chosen = self._phrases.named(query)
         if not chosen:
             raise QuestionError(f"no word of {query!r:.80} can be searched for",
-                                fix=f"known words: {', '.join(sorted(self._known))}")
+                                fix=f"known words: {', '.join(sorted(self._phrases.known))}")
         self.update()
         hits: list[Hit] = []
         for modality, numbers in chosen.items():
@@ -121,7 +104,7 @@ class Recall:
         named = [int(t_s / hop_s + 1e-6) for t_s in times_in(question)]
         for k in named:
             wanted += [k, k - 1, k + 1]
-        searched = before and self._spec is not None and self._matching(question)
+        searched = before and self._spec is not None and self._phrases.named(question)
         if searched and not self.search(question, first=before, before=last + 1):
             spans = [(round(h.start_s / hop_s), round(h.end_s / hop_s)) for h in self.search(question, before=before)]
             for start, end in spans:
@@ -140,10 +123,10 @@ class Recall:
         for (modality, stream, number), (windows, chances) in self._found.items():
             at = bisect_left(windows, window)
             likely = at < len(windows) and windows[at] == window and chances[at] >= self._spec.at_least
-            if likely and self._words[modality][number]:
-                key = modality, stream, int(self._of_token[modality][:, number].argmax())
+            if likely and self._phrases.words[modality][number]:
+                key = modality, stream, int(self._phrases.of_token[modality][:, number].argmax())
                 best[key] = max(best.get(key, (0.0, -1)), (chances[at], number))
-        return [Said(m, s, self._phrases[m][i], round(score, 4)) for (m, s, _), (score, i) in sorted(best.items())]
+        return [Said(m, s, self._phrases.texts[m][i], round(score, 4)) for (m, s, _), (score, i) in sorted(best.items())]
 
     def update(self, most: int | None = None) -> None:
         """Index what the log holds and was not indexed yet, at most so many windows of it."""
@@ -153,7 +136,7 @@ class Recall:
             last = min(last, self._next + most - 1)
         while self._next <= last:
             stop = min(last, self._next + AT_ONCE - 1)
-            for modality in self._phrases:
+            for modality in self._phrases.texts:
                 found = self._log.joint(modality, self._next, stop)
                 if found is not None:
                     self._index(modality, found.windows, found.streams, found.vectors)
@@ -161,32 +144,11 @@ class Recall:
 
     def _index(self, modality: str, windows: Iterable[int], streams: Sequence[str], vectors: np.ndarray) -> None:
         """vectors (N, Q, E), or (N, E)."""
-        if modality not in self._space:
-            self._space[modality] = self._text(self._phrases[modality]).float().cpu().numpy()
-        vectors, of_token = vectors.reshape(len(vectors), -1, vectors.shape[-1]), self._of_token[modality]
-        if len(of_token) not in (1, vectors.shape[1]):
-            raise ConfigError(f"search.phrases.{modality} has {len(of_token)} lists, and a window "
-                              f"{vectors.shape[1]} tokens", fix="give one list for each, or one for all")
-        scale = self._spec.scales.get(modality, self._spec.scale)
-        logits = np.where(of_token, scale * vectors @ self._space[modality].T, -np.inf)
-        chances = np.exp(logits - logits.max(-1, keepdims=True))
-        best = (chances / chances.sum(-1, keepdims=True)).max(1)  # (N, phrases)
-        for window, stream, row in zip(windows, streams, best, strict=True):
+        for window, stream, row in zip(windows, streams, self._phrases.chances(modality, vectors), strict=True):
             for number in np.flatnonzero(row >= LEAST).tolist():
                 kept = self._found.setdefault((modality, stream, number), (array("q"), array("f")))
                 kept[0].append(int(window))
                 kept[1].append(float(row[number]))
-
-    def _matching(self, query: str) -> dict[str, list[int]]:
-        """Modality -> the phrases that share most words with a query; of modalities that share fewer of the same, none."""
-        words = {self._spec.synonyms.get(w, w) for w in _stems(query.lower(), self._known | set(self._spec.synonyms))}
-        if not words:
-            return {}
-        shared = {m: [words & phrase for phrase in phrases] for m, phrases in self._words.items()}
-        most = {m: max(map(len, rows)) for m, rows in shared.items()}
-        found = {m: [i for i, same in enumerate(shared[m]) if len(same) == n] for m, n in most.items() if n}
-        read = {m: frozenset().union(*(shared[m][i] for i in numbers)) for m, numbers in found.items()}
-        return {m: numbers for m, numbers in found.items() if not any(read[m] < other for other in read.values())}
 
     def _scores(self, modality: str, stream: str, numbers: list[int], first: int,
                 before: int | None) -> dict[int, float]:
@@ -214,34 +176,3 @@ def _is_there(percept: Percept, numbers: Container[int]) -> bool:
     """Whether in every stream it repeats a window among `numbers`, so that it shows nothing more."""
     streams = {t.stream for t in percept.tokens}
     return bool(streams) and streams <= set(percept.repeats) and all(k in numbers for k in percept.repeats.values())
-
-
-def _blocks(sizes: Sequence[int]) -> np.ndarray:
-    """Which phrases each token tells apart, bool (tokens, phrases), or (1, phrases) for all tokens alike."""
-    return np.repeat(np.eye(len(sizes), dtype=bool), sizes, axis=1)
-
-
-def expand(templates: Sequence[str], words: dict[str, tuple[str, ...]]) -> list[str]:
-    """Every template with every combination of the words that its fields name."""
-    rows: list[str] = []
-    for template in templates:
-        names = list(dict.fromkeys(n for _, n, _, _ in Formatter().parse(template) if n))
-        rows += [template.format(**dict(zip(names, chosen, strict=True))) for chosen in product(*(words[n] for n in names))]
-    return list(dict.fromkeys(rows))
-
-
-def times_in(question: str) -> list[float]:
-    """Media times, in seconds, that a question names: "at 12:34", "at 75 s", "in minute 3"."""
-    found = [int(h or 0) * 3600.0 + int(m) * 60 + int(s) for h, m, s in _CLOCK.findall(question)]
-    found += [float(n) * _SIZES[unit[0].lower()] for n, unit in _SECONDS.findall(question)]
-    return [t for t in dict.fromkeys(found) if math.isfinite(t)]
-
-
-def _stems(text: str, known: set[str]) -> set[str]:
-    """The known words of a text; a plural or another form counts as its word."""
-    found: set[str] = set()
-    for word in _WORD.findall(text):
-        forms = (word, word.removesuffix("s"), word.removesuffix("es"), word + "s", word.removesuffix("ed") + "ing",
-                 word.removesuffix("e") + "ing", word.removesuffix("es") + "ing")
-        found |= {next((f for f in forms if f in known), "")}
-    return found - {""}

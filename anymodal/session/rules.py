@@ -1,8 +1,8 @@
 """Standing rules of a session: "tell me when a bell rings".
 
-All rules are judged together at every window, each by its `now_question`. A rule's happening begins at a window that is
-surely yes and ends at one that is surely no; what begins again in the window right after its end had not ended. So one
-happening is one event.
+All rules that a window could concern (`sift`) are judged together, each by its `now_question`. A rule's happening begins at
+a window that is surely yes and ends at one that is surely no; what begins again in the window right after its end had not
+ended. So one happening is one event.
 
 All that a rule is lies in the log, as `RuleChange` and `RuleEvent` entries: a session that is opened again has the same
 rules in the same state. Windows that repeat earlier ones in every stream are not judged again: nothing happens in them.
@@ -10,19 +10,20 @@ rules in the same state. Windows that repeat earlier ones in every stream are no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from anymodal.errors import InputError, nearest
 from anymodal.session.log import RuleChange, RuleEvent, SessionLog
-from anymodal.session.rule_text import now_question, same_rule
+from anymodal.session.rule_text import condition_of, now_question, same_rule
 from anymodal.stages.items import Percept
 
 if TYPE_CHECKING:
     from anymodal.language.mind import Mind, MindState
 
+Concerned = Callable[[Percept, Sequence[str]], Sequence[bool]]
 BEGINS, ENDS = 0.5, 0.3  # probability of yes at which a happening begins, and below which it ends
 MOST_RULES = 1000
 ADDED, PAUSED, RESUMED, REMOVED = "added", "paused", "resumed", "removed"
@@ -47,11 +48,13 @@ class Rule:
 
 class Rules:
     """A session's rules. `lock()` is held by every call; `watch` is called under it. `check`: raises for a question that
-    the mind cannot read."""
+    the mind cannot read. `concerned`: which of these conditions a window could concern; the others do not hold in it.
+    """
 
     def __init__(self, log: SessionLog, *, lock: Callable[[], AbstractContextManager] = nullcontext,
-                 check: Callable[[str], None] = lambda _: None) -> None:
+                 check: Callable[[str], None] = lambda _: None, concerned: Concerned | None = None) -> None:
         self._log, self._lock, self._check = log, lock, check
+        self._concerned = concerned or (lambda _, texts: [True] * len(texts))
         self._rules, self._count = _folded(log)
 
     def __len__(self) -> int:
@@ -94,23 +97,29 @@ class Rules:
     def watch(self, mind: Mind, state: MindState, percept: Percept) -> list[RuleEvent]:
         """Judge the window that the state saw last; what has begun with it. Judging it again finds nothing new."""
         due = [r for r in self._rules.values() if not r.paused and r.since < percept.index and not _as_before(percept, r)]
-        judged = mind.judge(state, [r.question for r in due])
-        began = [(r, j) for r, j in zip(due, judged, strict=True) if not r.happening and j.yes >= BEGINS]
-        for rule, judgement in zip(due, judged, strict=True):
-            if rule.happening and judgement.yes < ENDS:
-                self._note(RuleEvent(percept.index, rule.name, percept.t0_s, False, 1 - judgement.yes))
+        judged = self._judge(mind, state, percept, due)
+        began = [(r, yes) for r, yes in zip(due, judged, strict=True) if not r.happening and yes >= BEGINS]
+        for rule, yes in zip(due, judged, strict=True):
+            if rule.happening and yes < ENDS:
+                self._note(RuleEvent(percept.index, rule.name, percept.t0_s, False, 1 - yes))
         again = {r.name for r, _ in began if 0 <= r.ended >= percept.index - 1}  # it had not ended after all
         seen = mind.judge(state, [r.question for r, _ in began if r.name not in again], evidence=True)
         spans = iter(seen)
         events: list[RuleEvent] = []
-        for rule, judgement in began:
+        for rule, yes in began:
             goes_on = rule.name in again
             evidence = () if goes_on else next(spans).evidence
-            event = RuleEvent(percept.index, rule.name, rule.began_s if goes_on else percept.t0_s, True, judgement.yes,
-                              evidence)
+            t_s = rule.began_s if goes_on else percept.t0_s
+            event = RuleEvent(percept.index, rule.name, t_s, True, yes, evidence)
             self._note(event)
             events += [] if goes_on else [event]
         return events
+
+    def _judge(self, mind: Mind, state: MindState, percept: Percept, due: Sequence[Rule]) -> list[float]:
+        """How likely each rule's condition holds in a window. The mind is asked about those that it could concern."""
+        asked = self._concerned(percept, [condition_of(r.text) for r in due])
+        judged = iter(mind.judge(state, [r.question for r, could in zip(due, asked, strict=True) if could]))
+        return [next(judged).yes if could else 0.0 for could in asked]
 
     def _note(self, event: RuleEvent) -> None:
         self._log.append(event)

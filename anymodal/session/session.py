@@ -30,9 +30,11 @@ from anymodal.session.intake import session_streams
 from anymodal.session.log import Feed, RuleEvent, SessionLog, Turn
 from anymodal.session.news import News, Seen
 from anymodal.session.outages import Outages
+from anymodal.session.phrases import Phrases
 from anymodal.session.pushes import Pushes
 from anymodal.session.recall import AT_ONCE, Hit, Recall
 from anymodal.session.rules import Rules, events
+from anymodal.session.sift import Sift
 from anymodal.session.state import LiveState
 from anymodal.stages.lanes import Lanes
 from anymodal.stages.perceive import BATCH, LIVE_BATCH, Perceive
@@ -78,9 +80,11 @@ class Session:
         self._pushes = Pushes(bundle.spec.window_s, self._streams, self._input, live=live, clock=clock,
                               stale_s=STALE_WINDOWS * bundle.spec.window_s if stale_s is None else stale_s,
                               idle_timeout_s=idle_timeout_s)
-        self.rules = Rules(session_log, lock=self._turns.taken, check=self._check_rule)
+        phrases = Phrases(bundle.spec.search, lambda texts: bundle.joint_text(texts))
+        self.rules = Rules(session_log, lock=self._turns.taken, check=self._check_rule,
+                           concerned=Sift(phrases, session_log).concerned)
         self._recent = Recent(bundle.spec)
-        self._recall = Recall(bundle.spec.search, session_log, lambda phrases: bundle.joint_text(phrases))
+        self._recall = Recall(phrases, session_log)
         self._most_recalled = bundle.spec.memory.recalled_tokens // LABEL_TOKENS
         self._judged = session_log.last_window() < 0  # a window may have been stored, and its rules not judged
         self._news, self._told = threading.Condition(), News()

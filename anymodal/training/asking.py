@@ -13,7 +13,6 @@ import torch
 
 from anymodal.config import BundleSpec
 from anymodal.language.mind import Mind, MindState
-from anymodal.language.prompt import question_ids
 from anymodal.perception import Perception
 from anymodal.playground.fields import RENDER
 from anymodal.playground.render import render_audio, render_frames, render_imu
@@ -101,8 +100,7 @@ def answer_batch(mind: Mind, state: MindState, questions: Sequence[str], *,
 
 @torch.inference_mode()
 def _answer(mind: Mind, state: MindState, questions: Sequence[str], barred: list[int]) -> list[RawAnswer]:
-    most = mind.spec.prompt.max_question_tokens
-    forks = mind.fork(state, [question_ids(mind.tokenizer, text, most) for text in questions])
+    forks = mind.ask(state, questions)
     if barred:
         forks.logits[:, barred] = -torch.inf
     logprobs = [0.0] * len(questions)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from anymodal.playground.fields import fields_of, hottest, nearest
+from anymodal.playground.facts_fields import usual_shape
+from anymodal.playground.fields import Change, fields_of, hottest, nearest
 from anymodal.playground.questions import Question
 from anymodal.playground.world import (
     COLORS,
@@ -179,20 +180,38 @@ def _one_pictured(word: str, find: Callable[[Scene, int], Thing | None]) -> Make
     def make(scene: Scene, dice: random.Random) -> Iterator[Question]:
         """nearest at 3 s"""
         last = int(scene.duration_s) - 1
-        k = dice.choice((dice.randrange(last + 1), last))
+        found = [find(scene, k) for k in range(last + 1)]
+        usual = usual_shape(found)
+        other = [k for k, thing in enumerate(found) if thing and thing.shape != usual]
+        k = dice.choice(other) if other and dice.random() < 0.7 else dice.choice((dice.randrange(last + 1), last))
         when = f"at {k} s" if k < last or dice.random() < 0.5 else "now"
-        if thing := find(scene, k):
-            yield Question(f"drill_{word}", f"{word} {when}", thing.shape)
+        if thing := found[k]:
+            told = "" if k not in other else "_other"
+            yield Question(f"drill_{word}{told}", f"{word} {when}", thing.shape)
     return make
 
 
 def _one_change(scene: Scene, dice: random.Random) -> Iterator[Question]:
     """warmer or colder: circle"""
-    rows = [(t.shape, c.word) for t, c in zip(scene.things, fields_of(scene).changes, strict=True)
-            if c and sum(t.shape == other.shape for other in scene.things) == 1]
+    rows = _changes(scene)
     if rows:
-        shape, word = dice.choice(rows)
-        yield Question("drill_warmer", f"warmer or colder: {shape}", word)
+        shape, change = dice.choice(rows)
+        either = dice.choice(("warmer or colder", "colder or warmer"))
+        yield Question("drill_warmer", f"{either}: {shape}", change.word)
+
+
+def _one_change_time(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """warmer when: circle"""
+    rows = _changes(scene)
+    if rows:
+        shape, change = dice.choice(rows)
+        yield Question("drill_change_when", f"{change.word} when: {shape}", str(int(change.t_s)))
+
+
+def _changes(scene: Scene) -> list[tuple[str, Change]]:
+    """What gets warmer or colder, by its shape, if that names it."""
+    return [(t.shape, c) for t, c in zip(scene.things, fields_of(scene).changes, strict=True)
+            if c and sum(t.shape == other.shape for other in scene.things) == 1]
 
 
 def _rows(scene: Scene, k: int, key: str, value: str) -> list[tuple[str, str]]:
@@ -295,7 +314,8 @@ ALONE: dict[str, tuple[frozenset[str], float, Maker]] = {  # needs, how often, m
     "check": (_VIDEO, 2, _one_check), "any": (_VIDEO, 2, _one_any), "any_sound": (_AUDIO, 1, _one_any_sound),
     "any_device": (_IMU, 1, _one_any_motion), "first": (_VIDEO | _AUDIO | _IMU, 2, _one_first),
     "nearest": (_DEPTH, 1.5, _one_pictured("nearest", nearest)),
-    "hottest": (_THERMAL, 1.5, _one_pictured("hottest", hottest)), "warmer": (_THERMAL, 2, _one_change)}
+    "hottest": (_THERMAL, 1.5, _one_pictured("hottest", hottest)), "warmer": (_THERMAL, 2, _one_change),
+    "change_time": (_THERMAL, 1, _one_change_time)}
 _EVERY = {"color": COLORS, "shape": SHAPES, "size": SIZES, "place": PLACES, "way": (*DIRECTIONS, "still"),
           "event": (*VISUAL_EVENTS, "nothing")}
 _MAKERS = (("video", _of_many_things), ("video", _of_many_things), ("video", _of_many_things), ("video", _of_one_thing),

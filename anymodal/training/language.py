@@ -9,7 +9,7 @@ Shapes: B clips, K windows, S packed positions, L answer tokens, W width.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from anymodal.language.attach import AttachedLM, Seen, owned, seeing
 from anymodal.language.prompt import answer_ids, question_ids, window_label
 from anymodal.language.stamp import window_stamp
-from anymodal.language.tokenizer import BOS, TextTokenizer
+from anymodal.language.tokenizer import BOS, TextTokenizer, times_in
 from anymodal.playground.offworld import off_world
 from anymodal.playground.questions import OUTSIDE, Question, make_questions, unseen_questions
 from anymodal.playground.rule_questions import eventful, rule_questions
 from anymodal.playground.world import Scene, make_scene, rng_for
 from anymodal.training.clips import ClipSignals, clip_signals, join
 from anymodal.training.drills import drills
+from anymodal.training.later import delayed, draw_start
 from anymodal.training.packed import Packing, chunk_for, layout, packed_attention_of
 from anymodal.training.windows import FrozenFrames
 from anymodal.training.words import EVENT_WORDS, window_words
@@ -51,7 +52,8 @@ class DrawClips:
     """`clips` clips of one length in `seconds`, each with `questions` questions.
 
     `reuse` steps in a row show the same clips with other questions, so that their frames are encoded once. `drilled` and
-    `rules`: so many drills and questions of standing rules beside them.
+    `rules`: so many drills and questions of standing rules beside them. A share of `later` steps shows its clips as parts
+    of a long stream, up to hours after its beginning.
     """
 
     seed: int
@@ -67,12 +69,14 @@ class DrawClips:
     image_px: int
     fields: float = 0.0
     fields_px: int = 0
+    later: float = 0.0
     split: str = "train"
 
     def __call__(self, step: int) -> dict:
         key = step // self.reuse
         length, scenes, signals, words = _clips(self, key)
         dice = random.Random(f"{self.seed}/{key}/{step}")
+        start = draw_start(dice, length) if self.later and dice.random() < self.later else 0
         present = draw_present(dice, self.fields, every=not self.questions)
         asked = []
         for scene in scenes:
@@ -81,8 +85,9 @@ class DrawClips:
             if present and self.rules:
                 old = tuple(m for m in present if m in ALL)
                 rows += rule_questions(scene, dice, count=self.rules, noise=self.noise, present=old) if old else []
-            asked.append(rows)
-        return {"signals": signals, "windows": length, "present": present, "asked": asked, "words": words, "key": key}
+            asked.append([delayed(row, start, dice) for row in rows] if start else rows)
+        return {"signals": signals, "windows": length, "present": present, "asked": asked, "words": words, "key": key,
+                "start": start}
 
 
 @lru_cache(maxsize=1)
@@ -136,12 +141,12 @@ class LanguageStage:
                  seconds: tuple[int, ...] = (8,), reuse: int = 2, words: float = 0.4,
                  kinds: tuple[str, ...] | None = None, noise: float = 1.0, drilled: int = 0,
                  alone: bool | Sequence[str] = False, rules: int = 0, frozen: bool = False, events: float = 1.0,
-                 fields: float = 0.0) -> None:
+                 fields: float = 0.0, later: float = 0.0) -> None:
         self.perception, self.lm, self.tokenizer = perception, lm, tokenizer
         self.options = (seed, clips, questions, tuple(seconds), reuse, tuple(kinds) if kinds else None, noise, drilled,
                         alone if isinstance(alone, bool) else tuple(alone), rules)
         self.frozen = FrozenFrames(perception)
-        self.fields = fields
+        self.fields, self.later = fields, later
         self.words, self.events = words, events  # weight of what each token should say, and in it of words of events
         self.ids = cache(tokenizer.encode)
         (perception if frozen else perception.encoders["video"]).requires_grad_(False)
@@ -153,13 +158,16 @@ class LanguageStage:
     def draw(self) -> Callable[[int], dict]:
         encoders = self.perception.encoders
         return DrawClips(*self.options, encoders["video"].config.image_px, self.fields,
-                         encoders["depth"].config.image_px if self.fields else 0)
+                         encoders["depth"].config.image_px if self.fields else 0, self.later)
 
     def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
         soft = soft_tokens(self.frozen, batch)
-        prefix = clip_prefix(self.lm, self.tokenizer, soft, len(batch["asked"]), batch["windows"])
-        packed = [pack(self.tokenizer, rows, 96, self.perception.spec.window_s) for rows in batch["asked"]]
-        loss, parts = packed_loss(self.lm, prefix, packed, clip_seen(self.lm, self.tokenizer, soft, batch["windows"]))
+        seconds = range(batch["start"], batch["start"] + batch["windows"])
+        prefix = clip_prefix(self.lm, self.tokenizer, soft, len(batch["asked"]), seconds)
+        spec = self.perception.spec
+        shown = {} if isinstance(self.lm, AttachedLM) else window_places(self.tokenizer, soft, seconds)
+        packed = [pack(self.tokenizer, rows, 96, spec.window_s, shown, spec.memory.look_again) for rows in batch["asked"]]
+        loss, parts = packed_loss(self.lm, prefix, packed, clip_seen(self.lm, self.tokenizer, soft, seconds))
         if not self.words:
             return loss, parts
         said = said_loss(self.lm, self.ids, soft, batch["words"], self.events)
@@ -222,9 +230,9 @@ def soft_tokens(frozen: FrozenFrames, batch: dict) -> dict[str, Tensor]:
     return soft
 
 
-def clip_prefix(lm, tokenizer: TextTokenizer, soft: dict[str, Tensor], clips: int, windows: int) -> Tensor:
-    """Input embeddings (B, P, W) of each clip: <bos>, then label and soft tokens of every window of one second; these are
-    not among them where they reach the language model beside its text."""
+def clip_prefix(lm, tokenizer: TextTokenizer, soft: dict[str, Tensor], clips: int, seconds: range) -> Tensor:
+    """Input embeddings (B, P, W) of each clip: <bos>, then label and soft tokens of the window of each of its seconds; soft
+    tokens are left out where they reach the language model beside its text."""
     embed = lm.model.get_input_embeddings()
     device = embed.weight.device
 
@@ -232,29 +240,32 @@ def clip_prefix(lm, tokenizer: TextTokenizer, soft: dict[str, Tensor], clips: in
         return embed(torch.tensor([numbers], device=device)).expand(clips, -1, -1)
 
     rows = [ids([BOS])]
-    for k in range(windows if soft else 0):
-        stamp = window_stamp(embed.weight, float(k))
-        rows.append(ids(window_label(tokenizer, float(k))))
+    for k, t_s in enumerate(seconds if soft else ()):
+        stamp = window_stamp(embed.weight, float(t_s))
+        rows.append(ids(window_label(tokenizer, float(t_s))))
         if not isinstance(lm, AttachedLM):
             rows += [tokens[:, k] + stamp for tokens in soft.values()]
     return torch.cat(rows, 1)
 
 
-def clip_seen(lm, tokenizer: TextTokenizer, soft: dict[str, Tensor], windows: int) -> Seen | None:
+def clip_seen(lm, tokenizer: TextTokenizer, soft: dict[str, Tensor], seconds: range) -> Seen | None:
     """What the tokens of `clip_prefix` see, where soft tokens reach the language model beside its text."""
     if not isinstance(lm, AttachedLM):
         return None
     embed = lm.model.get_input_embeddings().weight
-    labels = [len(window_label(tokenizer, float(k))) for k in range(windows if soft else 0)]
+    labels = [len(window_label(tokenizer, float(t_s))) for t_s in (seconds if soft else ())]
     upto = torch.tensor([[0] + [k + 1 for k, size in enumerate(labels) for _ in range(size)]], device=embed.device)
-    media = [lm.gather([tokens[:, k] + window_stamp(embed, float(k)) for tokens in soft.values()])
+    media = [lm.gather([tokens[:, k] + window_stamp(embed, float(seconds[k])) for tokens in soft.values()])
              for k in range(len(labels))]
     return Seen(torch.stack(media, 1) if media else (), upto, lm.windows)
 
 
 @dataclass(slots=True)
 class Packed:
-    """Questions of one clip, end to end: token ids, which question each belongs to, place in it, and loss weights."""
+    """Questions of one clip, end to end: token ids, which question each belongs to, place in it, and loss weights.
+
+    What stands at place p of the prefix and is shown again before a question has the id -1 - p.
+    """
 
     ids: list[int]
     owner: list[int]
@@ -271,10 +282,15 @@ class Packed:
         return [starts[number] + place for number, place in zip(self.owner, self.place, strict=True)]
 
 
-def pack(tokenizer: TextTokenizer, rows: list[Question], longest: int, window_s: float) -> Packed:
+def pack(tokenizer: TextTokenizer, rows: list[Question], longest: int, window_s: float,
+         shown: Mapping[int, range] | None = None, look_again: int = 0) -> Packed:
+    """shown: where each window stands in the prefix, by number; a question is shown `look_again` of those whose time it
+    names once more."""
     packed = Packed([], [], [], [], [])
     for number, row in enumerate(rows):
-        asked = question_ids(tokenizer, row.question, longest)
+        named = (int(t_s / window_s + 1e-6) for t_s in times_in(row.question)[:look_again])
+        again = [-1 - place for k in sorted(set(named)) for place in (shown or {}).get(k, ())]
+        asked = again + question_ids(tokenizer, row.question, longest)
         said = answer_ids(tokenizer, row.answer, row.evidence, window_s)
         text = len(tokenizer.encode(row.answer))
         share = min(1.0, 16 / len(said))  # a long description weighs no more than a few short answers
@@ -284,6 +300,16 @@ def pack(tokenizer: TextTokenizer, rows: list[Question], longest: int, window_s:
         packed.weight += [0.0] * len(asked) + [share * (1.0 if i <= text else 0.5) for i in range(len(said))]
         packed.types.append(row.type)
     return packed
+
+
+def window_places(tokenizer: TextTokenizer, soft: dict[str, Tensor], seconds: range) -> dict[int, range]:
+    """Where the window of each second stands in the prefix of `clip_prefix`, its label first."""
+    found, at, size = {}, 1, sum(tokens.shape[2] for tokens in soft.values())
+    for t_s in seconds if soft else ():
+        end = at + len(window_label(tokenizer, float(t_s))) + size
+        found[t_s] = range(at, end)
+        at = end
+    return found
 
 
 def packed_loss(lm, prefix: Tensor, packed: list[Packed],
@@ -304,7 +330,9 @@ def packed_loss(lm, prefix: Tensor, packed: list[Packed],
         return laid.to(device)
 
     ids, owner, place, weight = grid("ids", 0), grid("owner", -1), grid("place", 0), grid("weight", 0.0)
-    embeds = torch.cat([prefix, lm.model.get_input_embeddings()(ids)], 1)
+    again = prefix.gather(1, (-1 - ids).clamp(min=0)[..., None].expand(-1, -1, prefix.shape[-1]))
+    asked = torch.where(ids[..., None] < 0, again, lm.model.get_input_embeddings()(ids.clamp(min=0)))
+    embeds = torch.cat([prefix, asked], 1)
     positions = torch.cat([torch.arange(before, device=device).expand(batch, -1), before + place], 1)
     packing = Packing.of(before, owner, chunk, embeds.dtype)
     if seen is not None:

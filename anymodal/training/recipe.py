@@ -93,7 +93,7 @@ class Recipe:
                                   "beside it", fix="leave the stage out")
             from anymodal.training.symbols import SymbolStage
 
-            return SymbolStage(self.lm, self.tokenizer, **options)
+            return SymbolStage(self.lm, self.tokenizer, look_again=self.spec.memory.look_again, **options)
         if kind == "fields":
             from anymodal.training.fields import FieldStage
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from anymodal.language.tokenizer import TextTokenizer
 from anymodal.playground.world import make_scene
-from anymodal.training.language import clip_prefix, draw_present, pack, packed_loss, questions_about
+from anymodal.training.language import clip_prefix, draw_present, pack, packed_loss, questions_about, window_places
 from anymodal.training.words import NOTHING, window_words
 
 TOKENS = {"video": 12, "audio": 2, "imu": 2, "depth": 1, "thermal": 2}  # of the bundle's adapters;
@@ -69,8 +69,8 @@ class SymbolStage:
     def __init__(self, lm, tokenizer: TextTokenizer, *, seed: int = 6, clips: int = 8, questions: int = 13,
                  seconds: tuple[int, ...] = (2, 4, 8), kinds: tuple[str, ...] | None = None, noise: float = 1.0,
                  drilled: int = 0, alone: bool | Sequence[str] = False, fields: float = 0.0,
-                 spread: Sequence[str] = ()) -> None:
-        self.lm, self.tokenizer = lm, tokenizer
+                 spread: Sequence[str] = (), look_again: int = 0) -> None:
+        self.lm, self.tokenizer, self.look_again = lm, tokenizer, look_again
         spread_words(lm.model.get_input_embeddings().weight, tokenizer, spread)
         self.options = (seed, clips, questions, tuple(seconds), tuple(kinds) if kinds else None, noise, drilled,
                         alone if isinstance(alone, bool) else tuple(alone), fields)
@@ -84,8 +84,10 @@ class SymbolStage:
     def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
         clips, windows = len(batch["asked"]), batch["windows"]
         soft = {m: self._said(batch["words"], m).view(clips, windows, TOKENS[m], -1) for m in batch["present"]}
-        prefix = clip_prefix(self.lm, self.tokenizer, soft, clips, windows)
-        return packed_loss(self.lm, prefix, [pack(self.tokenizer, asked, 96, 1.0) for asked in batch["asked"]])
+        prefix = clip_prefix(self.lm, self.tokenizer, soft, clips, range(windows))
+        shown = window_places(self.tokenizer, soft, range(windows))
+        packed = [pack(self.tokenizer, asked, 96, 1.0, shown, self.look_again) for asked in batch["asked"]]
+        return packed_loss(self.lm, prefix, packed)
 
     def _said(self, words: list[dict], modality: str) -> Tensor:
         """Sums of the word embeddings of each token: (B * K, N, W)."""
