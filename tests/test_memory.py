@@ -14,7 +14,7 @@ from anymodal.config import MemorySpec, load_spec, parse_spec
 from anymodal.errors import ConfigError, QuestionError
 from anymodal.language.mind import widened
 from anymodal.language.rows import Places
-from anymodal.memory import Compaction, Memory, Span, merge, similarity
+from anymodal.memory import Compaction, Memory, Span, merge, named, similarity
 from anymodal.session.log import Turn
 from anymodal.session.values import pack_row, unpack_row
 from anymodal.stages.items import Percept
@@ -333,9 +333,9 @@ def test_turns_and_recalled_windows_are_read_within_their_budgets(mind, percepts
     assert sum(len(mind.layout.turn(t)) for t in kept) <= mind.spec.memory.turn_tokens
     assert 0 < len(kept) < len(turns) and kept == turns[-len(kept) :], "the latest are kept"
     assert texts(mind, state, turns=turns[:1]) != texts(mind, state)
-    assert sum(map(len, mind._recalled(percepts, Places()))) <= mind.spec.memory.recalled_tokens
+    assert sum(map(len, mind._shown_again("", (), percepts, Places()))) <= mind.spec.memory.recalled_tokens
     wanted = [mind._entry(Span.of(p), Places()) for p in percepts[20:23]]
-    recalled = mind._recalled([percepts[21], percepts[22], percepts[20], percepts[21]], Places())
+    recalled = mind._shown_again("", (), [percepts[21], percepts[22], percepts[20], percepts[21]], Places())
     assert all(torch.equal(a.embeds, b.embeds) for a, b in zip(recalled, wanted, strict=True)), "each once, by time"
     assert texts(mind, state, recalled=percepts[20:23]) != texts(mind, state)
     assert state.trunk.length == mind.open(windows=percepts[:5]).trunk.length, "neither enters the memory"
@@ -369,3 +369,15 @@ def test_a_budget_beyond_the_models_positions_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="positions for 4096") as caught:
         load_bundle(path).mind.open()
     assert "memory.budget_tokens" in caught.value.fix
+
+
+def test_the_windows_whose_time_a_question_names_are_shown_again():
+    whole = Span(0, 0, 0.0, 1.0, ())
+    longer = Span(1, 3, 1.0, 4.0, (), repeats=((4, 0), (4, 0)))
+    merged = Span(4, 9, 4.0, 10.0, ())
+    entries = [whole, longer, merged]
+    found = named("what was there at 0 s, and at 2.5 s, and at 5 s?", entries, 3, 1.0)
+    assert [(e.first, e.last, e.t0_s, e.t1_s, e.whole) for e in found] == [(0, 0, 0.0, 1.0, True), (2, 2, 2.0, 3.0, True)]
+    assert named("what was there at 0:03?", entries, 1, 1.0)[0].first == 3
+    assert named("what was there at 0 s?", entries, 0, 1.0) == [] == named("what was there?", entries, 2, 1.0)
+    assert [e.first for e in named("at 3 s, 1 s or 0 s", entries, 2, 1.0)] == [3, 1]
