@@ -25,6 +25,7 @@ from anymodal.config import BundleSpec
 from anymodal.errors import ConfigError, QuestionError
 from anymodal.language.attach import AttachedLM, Medium
 from anymodal.language.capability import Capability
+from anymodal.language.finder import Finder
 from anymodal.language.forks import Forks, Trunk
 from anymodal.language.layout import Layout, Piece, Reader
 from anymodal.language.plain import PlainTrunk
@@ -88,6 +89,8 @@ class Mind:
         self._trees: dict[tuple[str, ...], Tree] = {}
         self._condition = lru_cache(maxsize=4096)(self._read_condition)
         memory, prompt = spec.memory, spec.prompt
+        looks = memory.look_again and spec.search is not None and not self._attached
+        self._finder = Finder(spec.search, layout.tokenizer, self.model) if looks else None
         self.capability.check(
             memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens
             + len(layout.question("")) + prompt.max_answer_tokens,
@@ -315,17 +318,27 @@ class Mind:
         return list(turns[len(turns) - count :])
 
     def _shown_again(self, question: str, seen: Sequence[Span], recalled: Sequence[Percept], places: Places) -> list[Rows]:
-        """The windows whose time a question names and the most wanted recalled ones that fit their budget, in order of
-        time."""
+        """The windows that a question names and the most wanted recalled ones that fit their budget, in order of time."""
         chosen: dict[int, Span] = {}
         memory = self.spec.memory
         room = memory.recalled_tokens
-        for entry in (*named(question, seen, memory.look_again, self.spec.window_s), *map(Span.of, recalled)):
+        for entry in (*named(question, seen, memory.look_again, self.spec.window_s), *self._found(question, seen),
+                      *map(Span.of, recalled)):
             size = self._size(entry)
             if entry.first not in chosen and size <= room:
                 chosen[entry.first] = entry
                 room -= size
         return [self._entry(chosen[index], places) for index in sorted(chosen)]
+
+    def _found(self, question: str, seen: Sequence[Span]) -> list[Span]:
+        """The few windows that say what a question names."""
+        if self._finder is None or not self._finder.words(question):
+            return []
+        whole = [e for e in seen if e.whole and e.parts]
+        tokens = [np.concatenate([p.embeds for p in e.parts]) for e in whole]
+        said = self._finder.said(torch.from_numpy(np.concatenate(tokens)).to(self.device)) if tokens else np.zeros((0, 1))
+        rows = np.split(said, np.cumsum([len(t) for t in tokens])[:-1]) if tokens else []
+        return [whole[k] for k in self._finder.few(question, rows, self.spec.memory.look_again)]
 
     def _confidence(self, logprob: float, count: int, seen: Sequence[Span]) -> float:
         """Calibrated probability that the answer is right, times how familiar the least familiar sense looks.

@@ -9,7 +9,7 @@ Shapes: B clips, K windows, S packed positions, L answer tokens, W width.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from anymodal.language.attach import AttachedLM, Seen, owned, seeing
+from anymodal.language.finder import Finder
 from anymodal.language.prompt import answer_ids, question_ids, window_label
 from anymodal.language.stamp import window_stamp
 from anymodal.language.tokenizer import BOS, TextTokenizer, times_in
@@ -146,6 +147,9 @@ class LanguageStage:
         self.options = (seed, clips, questions, tuple(seconds), reuse, tuple(kinds) if kinds else None, noise, drilled,
                         alone if isinstance(alone, bool) else tuple(alone), rules)
         self.frozen = FrozenFrames(perception)
+        spec = perception.spec
+        looks = spec.memory.look_again and spec.search is not None and not isinstance(lm, AttachedLM)
+        self.finder = Finder(spec.search, tokenizer, lm.model) if looks else None
         self.fields, self.later = fields, later
         self.words, self.events = words, events  # weight of what each token should say, and in it of words of events
         self.ids = cache(tokenizer.encode)
@@ -166,12 +170,25 @@ class LanguageStage:
         prefix = clip_prefix(self.lm, self.tokenizer, soft, len(batch["asked"]), seconds)
         spec = self.perception.spec
         shown = {} if isinstance(self.lm, AttachedLM) else window_places(self.tokenizer, soft, seconds)
-        packed = [pack(self.tokenizer, rows, 96, spec.window_s, shown, spec.memory.look_again) for rows in batch["asked"]]
+        said = self._said(soft)
+        most = spec.memory.look_again
+        packed = [pack(self.tokenizer, rows, 96, spec.window_s, shown, most, self._found(said, i, seconds))
+                  for i, rows in enumerate(batch["asked"])]
         loss, parts = packed_loss(self.lm, prefix, packed, clip_seen(self.lm, self.tokenizer, soft, seconds))
         if not self.words:
             return loss, parts
         said = said_loss(self.lm, self.ids, soft, batch["words"], self.events)
         return loss + self.words * said, {**parts, "words": float(said.detach())}
+
+    def _said(self, soft: dict[str, Tensor]) -> np.ndarray | None:
+        """Which words each token of each window says, (B, K, N, V)."""
+        return self.finder.said(torch.cat(list(soft.values()), 2)) if self.finder and soft else None
+
+    def _found(self, said: np.ndarray | None, clip: int, seconds: range) -> Callable[[str], Iterable[int]]:
+        """Finds the few windows of a clip that say what a question names, by their seconds."""
+        most = self.perception.spec.memory.look_again
+        return lambda text: () if said is None else [seconds[k] for k in self.finder.few(text, list(said[clip]), most)]
+
 
 class WordStage(LanguageStage):
     """Trains the adapters, the audio and IMU encoders, to say the words of each token; the language model stays as it is.
@@ -283,13 +300,14 @@ class Packed:
 
 
 def pack(tokenizer: TextTokenizer, rows: list[Question], longest: int, window_s: float,
-         shown: Mapping[int, range] | None = None, look_again: int = 0) -> Packed:
+         shown: Mapping[int, range] | None = None, look_again: int = 0,
+         found: Callable[[str], Iterable[int]] = lambda _: ()) -> Packed:
     """shown: where each window stands in the prefix, by number; a question is shown `look_again` of those whose time it
-    names once more."""
+    names once more, and those that are `found` for it."""
     packed = Packed([], [], [], [], [])
     for number, row in enumerate(rows):
-        named = (int(t_s / window_s + 1e-6) for t_s in times_in(row.question)[:look_again])
-        again = [-1 - place for k in sorted(set(named)) for place in (shown or {}).get(k, ())]
+        named = {int(t_s / window_s + 1e-6) for t_s in times_in(row.question)[:look_again]} | set(found(row.question))
+        again = [-1 - place for k in sorted(named) for place in (shown or {}).get(k, ())]
         asked = again + question_ids(tokenizer, row.question, longest)
         said = answer_ids(tokenizer, row.answer, row.evidence, window_s)
         text = len(tokenizer.encode(row.answer))

@@ -1,0 +1,72 @@
+"""Finding the windows that a question is about by what their soft tokens say.
+
+Soft tokens of the default bundle are trained to say words (`anymodal.training.words`), which the language model's own
+output layer reads. Words of a question that few windows say point to these: in "is the star warmer or colder?" all windows
+say "star", one says "star" and "warmer". A small language model answers from such a window where it stands right before
+the question, and often cannot find it among all others.
+Shapes: K windows, N tokens of each, W width, V words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anymodal.config import SearchSpec
+from anymodal.language.tokenizer import TextTokenizer
+
+NOTHING = "nothing"  # what tokens say where there is none of the others
+SAID = 0.12  # share among these words from which on a token says one
+KNOWN = 0.5  # what a word adds that every window says, beside its rarity
+_WORD = re.compile(r"[a-z]+")
+
+
+class Finder:
+    """The words are those of the bundle's `search`."""
+
+    def __init__(self, spec: SearchSpec, tokenizer: TextTokenizer, model: nn.Module) -> None:
+        self._words = sorted({w for values in spec.words.values() for value in values for w in value.split()})
+        self._synonyms, self._model = spec.synonyms, model
+        self._number = {w: i for i, w in enumerate(self._words)}
+        ids = [tokenizer.encode(w) for w in (*self._words, NOTHING)]
+        self._ids = torch.tensor([i for row in ids for i in row])
+        self._mean = torch.zeros(len(self._ids), len(ids))
+        for column, start in enumerate(np.cumsum([0, *map(len, ids)])[:-1]):
+            self._mean[start : start + len(ids[column]), column] = 1 / len(ids[column])
+
+    def words(self, question: str) -> list[int]:
+        """The known words of a question."""
+        found = (self._synonyms.get(w, w) for w in _WORD.findall(question.lower()))
+        return sorted({self._number[f] for w in found for f in _forms(w) if f in self._number})
+
+    @torch.no_grad()
+    def said(self, tokens: Tensor) -> np.ndarray:
+        """Which words each token says, bool (..., N, V), of tokens (..., N, W)."""
+        weight = self._model.get_output_embeddings().weight
+        read = self._model.model.norm(tokens.to(weight.dtype)) @ weight[self._ids.to(weight.device)].T
+        return (torch.softmax(read.float() @ self._mean.to(read.device), -1) >= SAID).cpu().numpy()
+
+    def few(self, question: str, said: Sequence[np.ndarray], most: int) -> list[int]:
+        """The windows that say most of what a question names and few windows say, if there are at most `most` of them.
+
+        said: of each window, bool (N, V).
+        """
+        words = self.words(question)
+        if not words or not said or not most:
+            return []
+        told = [tokens[:, words] for tokens in said]
+        share = np.mean([tokens.any(0) for tokens in told], 0)
+        worth = np.where(share > 0, -np.log(np.maximum(share, 1e-9)) + KNOWN, 0)
+        score = np.array([(tokens @ worth).max(initial=0) for tokens in told])
+        best = np.flatnonzero(score >= score.max() - 1e-6)
+        return best.tolist() if score.max() > 0 and len(best) <= min(most, len(said) - 1) else []
+
+
+def _forms(word: str) -> tuple[str, ...]:
+    """A word as tokens say it: "rings" and "ring", "bounced" and "bouncing" as "bounces"."""
+    bare = re.sub(r"(?:e?d|ing)$", "", word)
+    return tuple(dict.fromkeys((word, word.removesuffix("s"), word + "s", bare + "s", bare + "es")))
