@@ -22,7 +22,8 @@ def finder(bundle):
 
 def saying(finder: Finder, *windows: tuple[str, ...]) -> list[np.ndarray]:
     """Of each window, what its tokens say: words with spaces between them."""
-    return [np.array([[w in token.split() for w in (*finder._words, "nothing")] for token in tokens]) for tokens in windows]
+    return [np.array([[float(w in token.split()) for w in (*finder._words, "nothing")] for token in tokens])
+            for tokens in windows]
 
 
 STAR = (("red star", "nothing"), ("red star", "circle colder"), ("red star",), ("red star bounces", "star warmer"),
@@ -51,4 +52,5 @@ def test_sums_of_word_embeddings_say_their_words(bundle, finder):
         token = sum(embed[tokenizer.encode(w)].sum(0) for w in words)
         said = finder.said(torch.stack([token, token]))
         assert said.shape == (2, len(finder._words) + 1)
-        assert {(*finder._words, "nothing")[i] for i in said[0].nonzero()[0]} == set(words)
+        assert said.sum(-1) == pytest.approx(1.0, abs=1e-3)
+        assert {(*finder._words, "nothing")[i] for i in (said[0] > 0.12).nonzero()[0]} == set(words)

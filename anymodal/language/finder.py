@@ -20,9 +20,11 @@ from anymodal.config import SearchSpec
 from anymodal.language.tokenizer import TextTokenizer
 
 NOTHING = "nothing"  # what tokens say where there is none of the others
-SAID = 0.12  # share among these words from which on a token says one
-KNOWN = 0.5  # what a word adds that every window says, beside its rarity
+SAID = 0.2  # share among these words from which on a token says one wholly
+KNOWN = 1.5  # what a word adds that every window says, beside its rarity
+ALIKE = 0.9  # windows with so much of the best one's score are as good as it
 _WORD = re.compile(r"[a-z]+")
+_CLAUSE = re.compile(r"\b(?:after|before|since|until)\b")
 
 
 class Finder:
@@ -39,31 +41,36 @@ class Finder:
             self._mean[start : start + len(ids[column]), column] = 1 / len(ids[column])
 
     def words(self, question: str) -> list[int]:
-        """The known words of a question."""
-        found = (self._synonyms.get(w, w) for w in _WORD.findall(question.lower()))
-        return sorted({self._number[f] for w in found for f in _forms(w) if f in self._number})
+        """The known words of a question: of its first clause that has any ("the star, after the bell": the star)."""
+        clauses = (self._known(clause) for clause in _CLAUSE.split(question.lower()))
+        return next((sorted(words) for words in clauses if words), [])
+
+    def _known(self, text: str) -> set[int]:
+        found = (self._synonyms.get(w, w) for w in _WORD.findall(text))
+        return {self._number[f] for w in found for f in _forms(w) if f in self._number}
 
     @torch.no_grad()
     def said(self, tokens: Tensor) -> np.ndarray:
-        """Which words each token says, bool (..., N, V), of tokens (..., N, W)."""
+        """How much each token says each word, shares that add up to 1: (..., N, V) of tokens (..., N, W)."""
         weight = self._model.get_output_embeddings().weight
         read = self._model.model.norm(tokens.to(weight.dtype)) @ weight[self._ids.to(weight.device)].T
-        return (torch.softmax(read.float() @ self._mean.to(read.device), -1) >= SAID).cpu().numpy()
+        return torch.softmax(read.float() @ self._mean.to(read.device), -1).cpu().numpy()
 
     def few(self, question: str, said: Sequence[np.ndarray], most: int) -> list[int]:
-        """The windows that say most of what a question names and few windows say, if there are at most `most` of them.
+        """The windows with a token that says most of what a question names and few windows say, if there are at most `most`
+        of them.
 
-        said: of each window, bool (N, V).
+        said: of each window, (N, V).
         """
         words = self.words(question)
         if not words or not said or not most:
             return []
-        told = [tokens[:, words] for tokens in said]
-        share = np.mean([tokens.any(0) for tokens in told], 0)
-        worth = np.where(share > 0, -np.log(np.maximum(share, 1e-9)) + KNOWN, 0)
+        told = [np.minimum(shares[:, words], SAID) / SAID for shares in said]
+        usual = np.mean([tokens.max(0) for tokens in told], 0)
+        worth = KNOWN - np.log(np.maximum(usual, 1e-2))
         score = np.array([(tokens @ worth).max(initial=0) for tokens in told])
-        best = np.flatnonzero(score >= score.max() - 1e-6)
-        return best.tolist() if score.max() > 0 and len(best) <= min(most, len(said) - 1) else []
+        best = np.flatnonzero(score >= score.max() * ALIKE)
+        return best.tolist() if score.max() >= KNOWN and len(best) <= min(most, len(said) - 1) else []
 
 
 def _forms(word: str) -> tuple[str, ...]:

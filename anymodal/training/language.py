@@ -181,7 +181,7 @@ class LanguageStage:
         return loss + self.words * said, {**parts, "words": float(said.detach())}
 
     def _said(self, soft: dict[str, Tensor]) -> np.ndarray | None:
-        """Which words each token of each window says, (B, K, N, V)."""
+        """How much each token of each window says each word, (B, K, N, V)."""
         return self.finder.said(torch.cat(list(soft.values()), 2)) if self.finder and soft else None
 
     def _found(self, said: np.ndarray | None, clip: int, seconds: range) -> Callable[[str], Iterable[int]]:
