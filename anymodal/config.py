@@ -173,7 +173,7 @@ class MemorySpec(_Strict):
     slices: int = Field(6, ge=1)  # windows over which the compacted list is prefilled beside the one in use
     turn_tokens: int = Field(256, ge=0)  # of earlier questions and answers, in a question's own fork
     recalled_tokens: int = Field(512, ge=0)  # of windows brought back for a question, in its own fork
-    look_again: int = Field(0, ge=0)  # windows still in the list that a question names the time of, shown again before it
+    look_again: int = Field(0, ge=0)  # windows still in the list that a question names, by time or content, shown again
 
     @property
     def window_tokens(self) -> int:
