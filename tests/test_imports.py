@@ -23,7 +23,7 @@ FORBIDDEN = {
 
 
 def parsed(path: Path) -> ast.Module:
-    """Without collecting garbage meanwhile: a finalizer that runs within `ast.parse` makes CPython 3.11 raise SystemError."""
+    """Without collecting garbage meanwhile: a finalizer within `ast.parse` makes CPython 3.11 raise SystemError."""
     gc.disable()
     try:
         return ast.parse(path.read_text(encoding="utf-8"))
