@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anymodal.config import SearchSpec
+from anymodal.config import BundleSpec, SearchSpec
+from anymodal.language.attach import AttachedLM
 from anymodal.language.tokenizer import TextTokenizer
 
 NOTHING = "nothing"  # what tokens say where there is none of the others
@@ -39,6 +40,13 @@ class Finder:
         self._mean = torch.zeros(len(self._ids), len(ids))
         for column, start in enumerate(np.cumsum([0, *map(len, ids)])[:-1]):
             self._mean[start : start + len(ids[column]), column] = 1 / len(ids[column])
+
+    @classmethod
+    def of(cls, spec: BundleSpec, tokenizer: TextTokenizer, lm: nn.Module) -> Finder | None:
+        """A bundle's; None where windows are not shown again, or their soft tokens do not stand among the text."""
+        if not spec.memory.look_again or spec.search is None or isinstance(lm, AttachedLM):
+            return None
+        return cls(spec.search, tokenizer, lm.model)
 
     def words(self, question: str) -> list[int]:
         """The known words of a question: of its first clause that has any ("the star, after the bell": the star)."""

@@ -89,8 +89,7 @@ class Mind:
         self._trees: dict[tuple[str, ...], Tree] = {}
         self._condition = lru_cache(maxsize=4096)(self._read_condition)
         memory, prompt = spec.memory, spec.prompt
-        looks = memory.look_again and spec.search is not None and not self._attached
-        self._finder = Finder(spec.search, layout.tokenizer, self.model) if looks else None
+        self._finder = Finder.of(spec, layout.tokenizer, lm)
         self.capability.check(
             memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens
             + len(layout.question("")) + prompt.max_answer_tokens,

@@ -147,9 +147,7 @@ class LanguageStage:
         self.options = (seed, clips, questions, tuple(seconds), reuse, tuple(kinds) if kinds else None, noise, drilled,
                         alone if isinstance(alone, bool) else tuple(alone), rules)
         self.frozen = FrozenFrames(perception)
-        spec = perception.spec
-        looks = spec.memory.look_again and spec.search is not None and not isinstance(lm, AttachedLM)
-        self.finder = Finder(spec.search, tokenizer, lm.model) if looks else None
+        self.finder = Finder.of(perception.spec, tokenizer, lm)
         self.fields, self.later = fields, later
         self.words, self.events = words, events  # weight of what each token should say, and in it of words of events
         self.ids = cache(tokenizer.encode)
@@ -170,9 +168,8 @@ class LanguageStage:
         prefix = clip_prefix(self.lm, self.tokenizer, soft, len(batch["asked"]), seconds)
         spec = self.perception.spec
         shown = {} if isinstance(self.lm, AttachedLM) else window_places(self.tokenizer, soft, seconds)
-        said = self._said(soft)
-        most = spec.memory.look_again
-        packed = [pack(self.tokenizer, rows, 96, spec.window_s, shown, most, self._found(said, i, seconds))
+        told, most = self._said(soft), spec.memory.look_again
+        packed = [pack(self.tokenizer, rows, 96, spec.window_s, shown, most, self._found(told, i, seconds))
                   for i, rows in enumerate(batch["asked"])]
         loss, parts = packed_loss(self.lm, prefix, packed, clip_seen(self.lm, self.tokenizer, soft, seconds))
         if not self.words:
