@@ -264,6 +264,20 @@ def test_what_waits_too_long_is_shed_and_time_is_not_turned_back():
     assert source.counts["shed"] + len(times) == 60 and source._timeline.offset_s < 0
 
 
+def test_sound_that_was_given_is_not_said_again_when_what_waits_is_shed():
+    source = Source(address.parse("udp://127.0.0.1:9"), SPECS, media := MediaClock(clock=FakeClock()), limits=LIMITS)
+    source.begin({"audio": "a"}, 0.0)
+    source._timeline.offset_s = 0.0
+    source._put(Packet("a", "audio", 0.0, np.zeros(1600), 16000.0), 0)
+    given = source.due(media.now_s())
+    for i in range(1, 31):  # three seconds of sound at once, shifted by what is no whole number of packets
+        source._put(Packet("a", "audio", i / 10 + 0.05 + source._timeline.offset_s, np.zeros(1600), 16000.0), 0)
+    media.hold(-LIMITS.held_s)
+    given += source.due(media.now_s())
+    ends = [p.pts_s + len(p.data) / 16000 for p in given]
+    assert len(given) > 2 and all(after.pts_s >= end - 1e-6 for end, after in zip(ends, given[1:]))
+
+
 # -- servers ------------------------------------------------------------------------------------------------------
 
 

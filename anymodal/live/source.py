@@ -96,7 +96,7 @@ class Source:
         self._waiting: deque[Packet] = deque()
         self._meters = {modality: deque() for modality in specs}
         self._newest_s = 0.0
-        self._given_s: dict[str, float] = {}  # by stream: what is at or before this has been given
+        self._given_s: dict[str, float] = {}  # by stream: what begins at or before this has been given
         self._grids: dict[str, Any] = {}
         self._held_s, self._step_s = self.limits.held_s, 1.0
         self._timeline = Timeline(clock)
@@ -149,7 +149,7 @@ class Source:
         with self._lock:
             while self._waiting and self._waiting[0].pts_s <= now_s:
                 found.append(self._waiting.popleft())
-                self._given_s[found[-1].stream] = found[-1].pts_s
+                self._given_s[found[-1].stream] = _covered_s(found[-1])
         return found
 
     @property
@@ -329,7 +329,7 @@ class Source:
             if self._generation != generation or packet.pts_s <= self._given_s[packet.stream]:
                 return
             self._waiting.append(packet)
-            self._newest_s = max(self._newest_s, packet.pts_s)
+            self._newest_s = max(self._newest_s, _covered_s(packet))
             if packet.pts_s - self.clock.now_s() > self._held_s:
                 self._shed(packet.pts_s)
 
@@ -345,6 +345,11 @@ class Source:
         kept = [packet for packet in moved if packet.pts_s > max(self._given_s[packet.stream], now_s - LATE_S)]
         self.counts["shed"] += len(moved) - len(kept)
         self._waiting = deque(kept)
+
+
+def _covered_s(packet: Packet) -> float:
+    """What begins at or before this would say again what the packet says: of sound, all but the end of its last sample."""
+    return packet.pts_s + (len(packet.data) - 0.5) / packet.rate_hz if packet.modality == AUDIO else packet.pts_s
 
 
 class FileSource(Source):
