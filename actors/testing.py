@@ -64,6 +64,9 @@ class LocalParts(Parts):
     def begin(self, role: str, method: str, *given: Any) -> Future:
         self.before(role, method)
         outcome: Future = Future()
+        if self._loop.is_closed():  # garbage that is collected later says goodbye to nobody
+            outcome.set_exception(RuntimeError(f"{role}.{method}: the parts have ended"))
+            return outcome
         with self._lock:
             self.calls[role, method] = self.calls.get((role, method), 0) + 1
             self._in_flight[role].append(outcome)

@@ -499,7 +499,7 @@ def test_training_sees_what_answering_sees(name):
     lm, tokenizer, windows = mind.lm, mind.tokenizer, [window(k, rng) for k in range(5)]
     soft = {m: torch.from_numpy(np.stack([w.tokens[i].embeds for w in windows]))[None] for i, (m, _) in enumerate(STREAMS)}
     rows = [Question("color", "what colour is it?", "red"), Question("place", "where is it now?", "at the left")]
-    prefix, seen = clip_prefix(lm, tokenizer, soft, 1, range(5)), clip_seen(lm, tokenizer, soft, range(5))
+    prefix, seen = clip_prefix(lm, tokenizer, soft, [range(5)]), clip_seen(lm, tokenizer, soft, [range(5)])
     state = mind.open(None, windows)
     assert prefix.shape[1] == state.trunk.length
     for row in rows:

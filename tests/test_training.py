@@ -73,7 +73,7 @@ def test_packed_questions_score_as_forks_of_the_cache_do(spec, tokenizer, parts)
     batch["present"] = ("video", "audio", "imu")
     with torch.inference_mode():
         soft = soft_tokens(FrozenFrames(perception), batch)
-        prefix = clip_prefix(lm, tokenizer, soft, 1, range(8))
+        prefix = clip_prefix(lm, tokenizer, soft, [range(8)])
         named = Question("describe_at", "what was there at 3 s, and at 6 s?", "a ring, a star", (), ())
         rows = [*batch["asked"][0], named]
         again = {"shown": window_places(tokenizer, soft, range(8)), "look_again": 2}

@@ -24,14 +24,20 @@ def window_stamp(like: Tensor, t0_s: float) -> Tensor:
 
 
 @torch.no_grad()
-def spread_numbers(embeds: Tensor, tokenizer: TextTokenizer) -> None:
-    """Lay the embeddings (V, W) of the numbers 0 to 59 along the stamps of those seconds, before any training: saying
-    a second is then copying what a token carries, as saying a colour is.
+def spread_numbers(embeds: Tensor, tokenizer: TextTokenizer, start: int = 0) -> None:
+    """Lay the embeddings (V, W) of the numbers from `start` to 59 along the stamps of those seconds: saying a second is then
+    copying what a token carries, as saying a colour is. 00 to 09, said after a colon, are laid half along them.
+
+    Numbers that training has not met are pushed by the softmax into nearly one and the same vector, as any word is.
     """
     ids = [tokenizer.encode(str(number))[1] for number in range(60)]  # without the space
-    length = float(embeds.float().norm(dim=-1).mean())  # as long as other words
-    for number, at in enumerate(ids):
-        embeds[at] = window_stamp(embeds, float(number)) * (length / STAMP)
+    known = embeds[ids[:start]] if start else embeds
+    length = float(known.float().norm(dim=-1).mean())  # as long as other words
+    for number in range(start, 60):
+        embeds[ids[number]] = window_stamp(embeds, float(number)) * (length / STAMP)
+    for number in range(10):
+        padded = tokenizer.encode(f"1:0{number}")[-1]
+        embeds[padded] = window_stamp(embeds, number + 0.5) * (length / STAMP)
 
 
 @lru_cache(maxsize=4096)
@@ -47,4 +53,7 @@ def _stamp(tenths: int, width: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _table(width: int) -> np.ndarray:
-    return np.random.RandomState(60).standard_normal((4, 60, width)) / np.sqrt(width)
+    """Vectors of hours, minutes, seconds and tenths, each the one of its number, turned by a quarter of its numbers: what
+    reads the minute off a stamp reads all minutes."""
+    one = np.random.RandomState(60).standard_normal((4, 60, width))[2] / np.sqrt(width)
+    return np.stack([np.roll(one, quarter * width // 4, axis=1) for quarter in (2, 1, 0, 3)])

@@ -28,7 +28,7 @@ from anymodal.playground.rule_questions import eventful, rule_questions
 from anymodal.playground.world import Scene, make_scene, rng_for
 from anymodal.training.clips import ClipSignals, clip_signals, join
 from anymodal.training.drills import drills
-from anymodal.training.later import delayed, draw_start
+from anymodal.training.later import delayed, draw_times
 from anymodal.training.packed import Packing, chunk_for, layout, packed_attention_of
 from anymodal.training.windows import FrozenFrames
 from anymodal.training.words import EVENT_WORDS, window_words
@@ -77,18 +77,18 @@ class DrawClips:
         key = step // self.reuse
         length, scenes, signals, words = _clips(self, key)
         dice = random.Random(f"{self.seed}/{key}/{step}")
-        start = draw_start(dice, length) if self.later and dice.random() < self.later else 0
+        later = draw_times(dice, length, len(scenes)) if self.later and dice.random() < self.later else None
         present = draw_present(dice, self.fields, every=not self.questions)
         asked = []
-        for scene in scenes:
+        for i, scene in enumerate(scenes):
             rows = questions_about(scene, dice, self.questions, present, self.kinds, self.noise, self.drilled, self.alone,
                                    self.fields > 0)
             if present and self.rules:
                 old = tuple(m for m in present if m in ALL)
                 rows += rule_questions(scene, dice, count=self.rules, noise=self.noise, present=old) if old else []
-            asked.append([delayed(row, start, dice) for row in rows] if start else rows)
+            asked.append([delayed(row, later[i], dice) for row in rows] if later else rows)
         return {"signals": signals, "windows": length, "present": present, "asked": asked, "words": words, "key": key,
-                "start": start}
+                "times": later or [list(range(length))] * len(scenes)}
 
 
 @lru_cache(maxsize=1)
@@ -163,15 +163,14 @@ class LanguageStage:
                          encoders["depth"].config.image_px if self.fields else 0, self.later)
 
     def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
-        soft = soft_tokens(self.frozen, batch)
-        seconds = range(batch["start"], batch["start"] + batch["windows"])
-        prefix = clip_prefix(self.lm, self.tokenizer, soft, len(batch["asked"]), seconds)
-        spec = self.perception.spec
-        shown = {} if isinstance(self.lm, AttachedLM) else window_places(self.tokenizer, soft, seconds)
+        soft, times = soft_tokens(self.frozen, batch), batch["times"]
+        prefix = clip_prefix(self.lm, self.tokenizer, soft, times)
+        spec, beside = self.perception.spec, isinstance(self.lm, AttachedLM)
+        shown = [{} if beside else window_places(self.tokenizer, soft, at) for at in times]
         told, most = self._said(soft), spec.memory.look_again
-        packed = [pack(self.tokenizer, rows, 96, spec.window_s, shown, most, self._found(told, i, seconds))
+        packed = [pack(self.tokenizer, rows, 96, spec.window_s, shown[i], most, self._found(told, i, times[i]))
                   for i, rows in enumerate(batch["asked"])]
-        loss, parts = packed_loss(self.lm, prefix, packed, clip_seen(self.lm, self.tokenizer, soft, seconds))
+        loss, parts = packed_loss(self.lm, prefix, packed, clip_seen(self.lm, self.tokenizer, soft, times))
         if not self.words:
             return loss, parts
         said = said_loss(self.lm, self.ids, soft, batch["words"], self.events)
@@ -181,7 +180,7 @@ class LanguageStage:
         """How much each token of each window says each word, (B, K, N, V)."""
         return self.finder.said(torch.cat(list(soft.values()), 2)) if self.finder and soft else None
 
-    def _found(self, said: np.ndarray | None, clip: int, seconds: range) -> Callable[[str], Iterable[int]]:
+    def _found(self, said: np.ndarray | None, clip: int, seconds: Sequence[int]) -> Callable[[str], Iterable[int]]:
         """Finds the few windows of a clip that say what a question names, by their seconds."""
         most = self.perception.spec.memory.look_again
         return lambda text: () if said is None else [seconds[k] for k in self.finder.few(text, list(said[clip]), most)]
@@ -244,33 +243,36 @@ def soft_tokens(frozen: FrozenFrames, batch: dict) -> dict[str, Tensor]:
     return soft
 
 
-def clip_prefix(lm, tokenizer: TextTokenizer, soft: dict[str, Tensor], clips: int, seconds: range) -> Tensor:
-    """Input embeddings (B, P, W) of each clip: <bos>, then label and soft tokens of the window of each of its seconds; soft
-    tokens are left out where they reach the language model beside its text."""
+def clip_prefix(lm, tokenizer: TextTokenizer, soft: dict[str, Tensor], times: Sequence[Sequence[int]]) -> Tensor:
+    """Input embeddings (B, P, W) of each clip: <bos>, then label and soft tokens of each of its windows; soft tokens are left
+    out where they reach the language model beside its text.
+
+    times: the seconds of each clip's windows, all of whose labels have as many tokens.
+    """
     embed = lm.model.get_input_embeddings()
-    device = embed.weight.device
-
-    def ids(numbers: list[int]) -> Tensor:
-        return embed(torch.tensor([numbers], device=device)).expand(clips, -1, -1)
-
-    rows = [ids([BOS])]
-    for k, t_s in enumerate(seconds if soft else ()):
-        stamp = window_stamp(embed.weight, float(t_s))
-        rows.append(ids(window_label(tokenizer, float(t_s))))
+    rows = [embed(torch.full((len(times), 1), BOS, device=embed.weight.device))]
+    for k in range(len(times[0]) if soft else 0):
+        labels = [window_label(tokenizer, float(at[k])) for at in times]
+        rows.append(embed(torch.tensor(labels, device=embed.weight.device)))
         if not isinstance(lm, AttachedLM):
-            rows += [tokens[:, k] + stamp for tokens in soft.values()]
+            stamps = _stamps(embed.weight, times, k)
+            rows += [tokens[:, k] + stamps for tokens in soft.values()]
     return torch.cat(rows, 1)
 
 
-def clip_seen(lm, tokenizer: TextTokenizer, soft: dict[str, Tensor], seconds: range) -> Seen | None:
+def _stamps(like: Tensor, times: Sequence[Sequence[int]], k: int) -> Tensor:
+    """What the tokens of each clip's window `k` carry: (B, 1, W)."""
+    return torch.stack([window_stamp(like, float(at[k])) for at in times])[:, None]
+
+
+def clip_seen(lm, tokenizer: TextTokenizer, soft: dict[str, Tensor], times: Sequence[Sequence[int]]) -> Seen | None:
     """What the tokens of `clip_prefix` see, where soft tokens reach the language model beside its text."""
     if not isinstance(lm, AttachedLM):
         return None
     embed = lm.model.get_input_embeddings().weight
-    labels = [len(window_label(tokenizer, float(t_s))) for t_s in (seconds if soft else ())]
+    labels = [len(window_label(tokenizer, float(t_s))) for t_s in (times[0] if soft else ())]
     upto = torch.tensor([[0] + [k + 1 for k, size in enumerate(labels) for _ in range(size)]], device=embed.device)
-    media = [lm.gather([tokens[:, k] + window_stamp(embed, float(seconds[k])) for tokens in soft.values()])
-             for k in range(len(labels))]
+    media = [lm.gather([tokens[:, k] + _stamps(embed, times, k) for tokens in soft.values()]) for k in range(len(labels))]
     return Seen(torch.stack(media, 1) if media else (), upto, lm.windows)
 
 
@@ -317,7 +319,7 @@ def pack(tokenizer: TextTokenizer, rows: list[Question], longest: int, window_s:
     return packed
 
 
-def window_places(tokenizer: TextTokenizer, soft: dict[str, Tensor], seconds: range) -> dict[int, range]:
+def window_places(tokenizer: TextTokenizer, soft: dict[str, Tensor], seconds: Sequence[int]) -> dict[int, range]:
     """Where the window of each second stands in the prefix of `clip_prefix`, its label first."""
     found, at, size = {}, 1, sum(tokens.shape[2] for tokens in soft.values())
     for t_s in seconds if soft else ():

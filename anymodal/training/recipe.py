@@ -79,6 +79,8 @@ class Recipe:
     def stage(self, plan: StagePlan):
         kind = plan.name.split("-")[0]
         options = dict(plan.options or {})
+        if (first := options.pop("numbers", None)) is not None:  # which were not met yet
+            spread_numbers(self.lm.model.get_input_embeddings().weight, self.tokenizer, first)
         if kind == "frames":
             from anymodal.training.frames import FrameStage
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from anymodal.language.tokenizer import TextTokenizer
 from anymodal.playground.world import make_scene
 from anymodal.training.language import clip_prefix, draw_present, pack, packed_loss, questions_about, window_places
+from anymodal.training.later import delayed, draw_times
 from anymodal.training.words import NOTHING, window_words
 
 TOKENS = {"video": 12, "audio": 2, "imu": 2, "depth": 1, "thermal": 2}  # of the bundle's adapters;
@@ -34,17 +35,22 @@ class DrawSymbols:
     drilled: int
     alone: bool | tuple[str, ...]
     fields: float
+    later: float
 
     def __call__(self, step: int) -> dict:
         dice = random.Random(f"symbols/{self.seed}/{step}")
         length, present = dice.choice(self.seconds), draw_present(dice, self.fields)
+        clips = max(1, round(self.clips * min(2.0, 8 / length)))
+        later = draw_times(dice, length, clips) if dice.random() < self.later else None
         asked, words = [], []
-        for i in range(max(1, round(self.clips * min(2.0, 8 / length)))):
+        for i in range(clips):
             scene = make_scene("train", self.seed, step * 1000 + i, seconds=length)
             words += [window_words(scene, k) for k in range(length)]
-            asked.append(questions_about(scene, dice, self.questions, present, self.kinds, self.noise,
-                                         self.drilled, self.alone, self.fields > 0))
-        return {"words": words, "windows": length, "present": present, "asked": asked}
+            rows = questions_about(scene, dice, self.questions, present, self.kinds, self.noise, self.drilled, self.alone,
+                                   self.fields > 0)
+            asked.append([delayed(row, later[i], dice) for row in rows] if later else rows)
+        return {"words": words, "windows": length, "present": present, "asked": asked,
+                "times": later or [list(range(length))] * clips}
 
 
 @torch.no_grad()
@@ -62,18 +68,20 @@ def spread_words(weight: Tensor, tokenizer: TextTokenizer, words: Sequence[str])
 
 
 class SymbolStage:
-    """Trains the LM. `spread`: words that it has not met yet, whose embeddings are drawn anew before the first step."""
+    """Trains the LM. `spread`: words that it has not met yet, whose embeddings are drawn anew before the first step.
+    `later`: as of `language.DrawClips`.
+    """
 
     name = "symbols"
 
     def __init__(self, lm, tokenizer: TextTokenizer, *, seed: int = 6, clips: int = 8, questions: int = 13,
                  seconds: tuple[int, ...] = (2, 4, 8), kinds: tuple[str, ...] | None = None, noise: float = 1.0,
                  drilled: int = 0, alone: bool | Sequence[str] = False, fields: float = 0.0,
-                 spread: Sequence[str] = (), look_again: int = 0) -> None:
+                 spread: Sequence[str] = (), later: float = 0.0, look_again: int = 0) -> None:
         self.lm, self.tokenizer, self.look_again = lm, tokenizer, look_again
         spread_words(lm.model.get_input_embeddings().weight, tokenizer, spread)
         self.options = (seed, clips, questions, tuple(seconds), tuple(kinds) if kinds else None, noise, drilled,
-                        alone if isinstance(alone, bool) else tuple(alone), fields)
+                        alone if isinstance(alone, bool) else tuple(alone), fields, later)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.lm.model.named_parameters(prefix="language")
@@ -82,11 +90,11 @@ class SymbolStage:
         return DrawSymbols(*self.options)
 
     def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
-        clips, windows = len(batch["asked"]), batch["windows"]
+        clips, windows, times = len(batch["asked"]), batch["windows"], batch["times"]
         soft = {m: self._said(batch["words"], m).view(clips, windows, TOKENS[m], -1) for m in batch["present"]}
-        prefix = clip_prefix(self.lm, self.tokenizer, soft, clips, range(windows))
-        shown = window_places(self.tokenizer, soft, range(windows))
-        packed = [pack(self.tokenizer, asked, 96, 1.0, shown, self.look_again) for asked in batch["asked"]]
+        prefix = clip_prefix(self.lm, self.tokenizer, soft, times)
+        packed = [pack(self.tokenizer, asked, 96, 1.0, window_places(self.tokenizer, soft, at), self.look_again)
+                  for asked, at in zip(batch["asked"], times, strict=True)]
         return packed_loss(self.lm, prefix, packed)
 
     def _said(self, words: list[dict], modality: str) -> Tensor:
