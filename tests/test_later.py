@@ -38,7 +38,8 @@ def test_bare_numbers_are_times_only_where_a_time_is_asked_for():
 
 
 def test_some_ask_in_seconds_and_all_name_the_same_time():
-    asked = {delayed(Question("at", "What was there at 3 s?", "ring"), range(4000, 4008), random.Random(i)).question for i in range(40)}
+    row = Question("at", "What was there at 3 s?", "ring")
+    asked = {delayed(row, range(4000, 4008), random.Random(i)).question for i in range(40)}
     assert asked == {"What was there at 4003 s?", "What was there at 1:06:43?"}
     assert {t for text in asked for t in times_in(text)} == {4003.0}
 

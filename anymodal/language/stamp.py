@@ -25,8 +25,8 @@ def window_stamp(like: Tensor, t0_s: float) -> Tensor:
 
 @torch.no_grad()
 def spread_numbers(embeds: Tensor, tokenizer: TextTokenizer, start: int = 0) -> None:
-    """Lay the embeddings (V, W) of the numbers from `start` to 59 along the stamps of those seconds: saying a second is then
-    copying what a token carries, as saying a colour is. 00 to 09, said after a colon, are laid half along them.
+    """Lay the embeddings (V, W) of the numbers from `start` to 59 along the stamps of those seconds: saying a second is
+    then copying what a token carries, as saying a colour is. 00 to 09, said after a colon, are laid half along them.
 
     Numbers that training has not met are pushed by the softmax into nearly one and the same vector, as any word is.
     """

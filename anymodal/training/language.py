@@ -244,8 +244,8 @@ def soft_tokens(frozen: FrozenFrames, batch: dict) -> dict[str, Tensor]:
 
 
 def clip_prefix(lm, tokenizer: TextTokenizer, soft: dict[str, Tensor], times: Sequence[Sequence[int]]) -> Tensor:
-    """Input embeddings (B, P, W) of each clip: <bos>, then label and soft tokens of each of its windows; soft tokens are left
-    out where they reach the language model beside its text.
+    """Input embeddings (B, P, W) of each clip: <bos>, then label and soft tokens of each of its windows; soft tokens are
+    left out where they reach the language model beside its text.
 
     times: the seconds of each clip's windows, all of whose labels have as many tokens.
     """

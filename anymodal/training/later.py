@@ -33,8 +33,8 @@ def draw_times(dice: random.Random, length: int, clips: int) -> list[list[int]]:
 
 
 def delayed(row: Question, times: Sequence[int], dice: random.Random) -> Question:
-    """A question about a clip whose windows are at these seconds. One in five asks "at 3725 s", others "at 1:02:05"; answers
-    say the latter."""
+    """A question about a clip whose windows are at these seconds. One in five asks "at 3725 s", others "at 1:02:05";
+    answers say the latter."""
     plain = dice.random() < 0.2
 
     def begin(second: int) -> int:
