@@ -294,6 +294,12 @@ def test_a_second_is_carried_by_tokens_and_said_by_copying(tokenizer):
     spread_numbers(embeds, tokenizer)
     said = [(embeds @ window_stamp(embeds, float(t))).argmax().item() for t in range(60)]
     assert said == [tokenizer.encode(str(t))[1] for t in range(60)]
+    numbers = [tokenizer.encode(str(t))[1] for t in range(60)]
+    learned = 0.02 * torch.randn(2048, 256)
+    before = learned.clone()
+    spread_numbers(learned, tokenizer, 9)
+    assert torch.equal(learned[numbers[:9]], before[numbers[:9]]), "what is known stays"
+    assert [(learned[numbers] @ window_stamp(learned, float(t))).argmax().item() for t in range(9, 60)] == [*range(9, 60)]
 
 
 def test_drills_ask_what_the_scene_holds():
