@@ -359,10 +359,14 @@ def _round(entry: Span) -> Span:
 
 def named(question: str, entries: Sequence[Span], most: int, window_s: float) -> list[Span]:
     """At most `most` windows whose time a question names and that stand whole in the list, each as an entry of its own."""
-    found: list[Span] = []
-    for t_s in times_in(question) if most else ():
-        k = int(t_s / window_s + 1e-6)
-        for entry in entries:
-            if entry.first <= k <= entry.last and entry.whole:
-                found.append(replace(entry, first=k, last=k, t0_s=k * window_s, t1_s=(k + 1) * window_s, repeats=()))
-    return found[:most]
+    found = (whole_at(entries, t_s, window_s) for t_s in times_in(question) if most)
+    return [entry for entry in found if entry is not None][:most]
+
+
+def whole_at(entries: Sequence[Span], t_s: float, window_s: float) -> Span | None:
+    """The window at a time, as an entry of its own, if it stands whole in the list."""
+    k = int(t_s / window_s + 1e-6)
+    for entry in entries:
+        if entry.first <= k <= entry.last and entry.whole:
+            return replace(entry, first=k, last=k, t0_s=k * window_s, t1_s=(k + 1) * window_s, repeats=())
+    return None

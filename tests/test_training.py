@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from anymodal.config import BundleSpec, build_part, load_spec
 from anymodal.errors import ConfigError
 from anymodal.language.layout import Layout
 from anymodal.language.mind import Calibration, Mind
-from anymodal.language.prompt import answer_ids, question_ids
+from anymodal.language.prompt import answer_ids, note_ids
 from anymodal.language.stamp import spread_numbers, window_stamp
 from anymodal.language.tokenizer import TextTokenizer
 from anymodal.perception import Perception
@@ -64,6 +65,20 @@ def parts(spec):
     return Perception(spec, lm.width).eval(), lm.eval()
 
 
+def told(mind: Mind, state, question: str, said: list[int]):
+    """The logits of each token of an answer, as it is decoded: a window that a step looks at is shown once more."""
+    asked = mind._asked(question, state.memory.entries, state.trunk.free())
+    forks, reader = state.trunk.fork([asked.rows]), mind.layout.reader()
+    for token in said:
+        yield forks.logits
+        reader.push(token)
+        asked.said.append(token)
+        if mind._looks(asked, reader):
+            forks = state.trunk.fork([asked.rows])
+        else:
+            forks.step(torch.tensor([token]))
+
+
 # --- training sees what answering sees -------------------------------------------------------------------------------
 
 def test_packed_questions_score_as_forks_of_the_cache_do(spec, tokenizer, parts):
@@ -75,7 +90,8 @@ def test_packed_questions_score_as_forks_of_the_cache_do(spec, tokenizer, parts)
         soft = soft_tokens(FrozenFrames(perception), batch)
         prefix = clip_prefix(lm, tokenizer, soft, [range(8)])
         named = Question("describe_at", "what was there at 3 s, and at 6 s?", "a ring, a star", (), ())
-        rows = [*batch["asked"][0], named]
+        stepped = Question("yn_place", "is the ring at the top left?", "no", (), (), (5, "bottom", 2, 5))
+        rows = [*batch["asked"][0], named, stepped]
         again = {"shown": window_places(tokenizer, soft, range(8)), "look_again": 2}
         packed = [float(packed_loss(lm, prefix, [pack(tokenizer, [row], 96, 1.0, **again)])[0]) for row in rows]
         together = float(packed_loss(lm, prefix, [pack(tokenizer, rows, 96, 1.0, **again)])[0])
@@ -92,15 +108,16 @@ def test_packed_questions_score_as_forks_of_the_cache_do(spec, tokenizer, parts)
             (tokens,) = perception.encode("s", [window])
             mind.extend(state, Percept.of("s", window, tokens))
         for row, expected in zip(rows, packed, strict=True):
-            asked = question_ids(tokenizer, row.question, 96)
-            said = answer_ids(tokenizer, row.answer, row.evidence, 1.0)
-            forks = mind.ask(state, [row.question])
-            out = torch.cat([forks.logits, *(forks.step(torch.tensor([token])) for token in said[:-1])]).float()
-            weight = torch.tensor(pack(tokenizer, [row], 96, 1.0).weight[len(asked):])
+            said = [i for step in row.steps for i in note_ids(tokenizer, step)]
+            said += answer_ids(tokenizer, row.answer, row.evidence, 1.0)
+            out = torch.cat(list(told(mind, state, row.question, said))).float()
+            weight = torch.tensor([w for w in pack(tokenizer, [row], 96, 1.0).weight if w])
             losses = nn.functional.cross_entropy(out, torch.tensor(said), reduction="none")
             assert float((losses * weight).sum() / weight.sum()) == pytest.approx(expected, abs=2e-4)
     weights = [sum(pack(tokenizer, [row], 96, 1.0).weight) for row in rows]
     assert len(pack(tokenizer, [named], 96, 1.0, **again).ids) > len(pack(tokenizer, [named], 96, 1.0).ids) + 2 * 16
+    bare = replace(stepped, steps=())
+    assert len(pack(tokenizer, [stepped], 96, 1.0, **again).ids) > len(pack(tokenizer, [bare], 96, 1.0).ids) + 2 * 16
     assert together == pytest.approx(np.average(packed, weights=weights), abs=2e-4), "questions see one another"
 
 
@@ -371,7 +388,7 @@ def test_muon_is_torchs_own_but_for_its_rounding():
             step.step()
     for start, one, other in zip(starts, ours, theirs, strict=True):
         moved = (one - start).norm()
-        assert (one - other).norm() < 0.02 * moved  # torch's own rounds to bfloat16 on its way
+        assert (one - other).norm() < 0.04 * moved  # both round to bfloat16 on their way, one of them everywhere
 
 
 def test_a_share_of_clips_has_depth_and_thermal_pictures():

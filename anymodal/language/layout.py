@@ -41,9 +41,11 @@ Piece = "Sequence[int] | Part"  # ids of text, or a stream's soft tokens
 
 
 class Reader(Protocol):
-    """Reads generated ids one at a time. `done`: the answer ended within the text. `in_text`: no evidence was begun."""
+    """Reads generated ids one at a time. `done`: the answer ended within the text. `in_text`: no evidence was begun.
+    `look_s`: the start of a window that is to be looked at before it goes on."""
 
     done: bool
+    look_s: float | None
 
     def push(self, token: int) -> str: ...
     def finish(self) -> str: ...

@@ -32,12 +32,13 @@ from anymodal.language.plain import PlainTrunk
 from anymodal.language.rows import Places, Rows, lay
 from anymodal.language.tokenizer import TextTokenizer, clock
 from anymodal.language.tree import Tree
-from anymodal.memory import Compaction, Memory, Part, Span, named
+from anymodal.memory import Compaction, Memory, Part, Span, named, whole_at
 from anymodal.session.log import Turn
 from anymodal.stages.items import Percept
 from anymodal.types import Answer, Delta, Evidence
 
 MOST_TREES = 16  # of packed prompts that are kept
+MOST_LOOKS = 6  # windows that a question is shown once more, those that its answer looks at included
 SURE = 0.5  # a judgement from here on comes with its evidence
 
 
@@ -74,6 +75,19 @@ class MindState:
     def exact_from_s(self) -> float:
         """The earliest `at_s` that this state answers: before it, open another one from the log."""
         return self.memory.in_effect_s
+
+
+@dataclass(slots=True)
+class Asked:
+    """A question as a fork begins with it, `rows`, over the entries `seen`; windows that are `shown` in it once more, by
+    number; and what was `said` since, which its next rows go on with.
+    """
+
+    rows: Rows
+    seen: Sequence[Span]
+    places: Places
+    shown: set[int]
+    said: list[int] = field(default_factory=list)
 
 
 class Mind:
@@ -188,7 +202,7 @@ class Mind:
         self.check(question)
         seen, length = self._seen(state.memory, at_s)
         asked = self._asked(question, seen, state.trunk.free(length), self._turns(turns), recalled)
-        forks = state.trunk.fork([asked], length=length, room=self.spec.prompt.max_answer_tokens)
+        forks = state.trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
         reader = self.layout.reader()
         logprob, count, ttft_s = 0.0, 0, 0.0
         for _ in range(self.spec.prompt.max_answer_tokens):
@@ -206,7 +220,11 @@ class Mind:
                 yield Delta(text)
             if reader.done:
                 break
-            forks.step(torch.tensor([token], device=self.device))
+            asked.said.append(token)
+            if self._looks(asked, reader):
+                forks = state.trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
+            else:
+                forks.step(torch.tensor([token], device=self.device))
         if rest := reader.finish():
             yield Delta(rest)
         yield Answer(
@@ -253,24 +271,61 @@ class Mind:
         free, twins = state.trunk.free(), self.layout.twins
         return state.trunk.fork([self._laid([ids], Places(free, twins)) for ids in suffixes], room=room)
 
-    def ask(self, state: MindState, questions: Sequence[str]) -> Forks:
-        """One continuation of the session for each question, up to where its answer begins."""
-        seen, free = state.memory.entries, state.trunk.free()
-        return state.trunk.fork([self._asked(q, seen, free) for q in questions], room=self.spec.prompt.max_answer_tokens)
+    @torch.inference_mode()
+    def answers(self, state: MindState, questions: Sequence[str], *, barred: Sequence[int] = (),
+                heard: Callable[[int, int, float, bool], None] = lambda *_: None) -> list[Reader]:
+        """What `answer` says to each question, decoded together. `barred`: tokens that no answer begins with; `heard`: as
+        of `greedy`."""
+        asked = [self._asked(q, state.memory.entries, state.trunk.free()) for q in questions]
+        readers: list[Reader] = [self.layout.reader() for _ in questions]
+        due, looking = list(range(len(questions))), []
+
+        def told(row: int, token: int, logprob: float, in_text: bool) -> None:
+            asked[due[row]].said.append(token)
+            heard(due[row], token, logprob, in_text)
+
+        def looks(row: int) -> bool:
+            if stops := self._looks(asked[due[row]], readers[due[row]]):
+                looking.append(due[row])
+            return stops
+
+        while due:
+            forks = state.trunk.fork([asked[i].rows for i in due], room=self.spec.prompt.max_answer_tokens)
+            if barred and len(due) == len(questions):  # none has begun
+                forks.logits[:, list(barred)] = -torch.inf
+            self.greedy(forks, heard=told, readers=[readers[i] for i in due], stop=looks)
+            due, looking = sorted(looking), []
+        return readers
 
     def _asked(self, question: str, seen: Sequence[Span], free: int, turns: Sequence[Turn] = (),
-               recalled: Sequence[Percept] = ()) -> Rows:
+               recalled: Sequence[Percept] = ()) -> Asked:
         """What a fork begins with: windows that are shown again, earlier turns and the question."""
         places = Places(free, self.layout.twins)
-        shown = self._shown_again(question, seen, recalled, places)
-        return Rows.cat([*shown, self._laid([self.layout.question(question, turns)], places)])
+        shown = self._shown_again(question, seen, recalled)
+        rows = [*(self._entry(entry, places) for entry in shown),
+                self._laid([self.layout.question(question, turns)], places)]
+        return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown})
 
-    def greedy(self, forks: Forks, *, begin: Sequence[int] = (),
-               heard: Callable[[int, int, float, bool], None] = lambda *_: None) -> list[Reader]:
-        """Decode each fork to its end, all together. `begin`: first tokens, if they are given. `heard`: called with
-        (fork, token, log-probability, whether it belongs to the text) of each token.
+    def _looks(self, asked: Asked, reader: Reader) -> bool:
+        """Whether an answer has come to a window to look at: then `asked` goes on with what was said, and that window."""
+        if reader.look_s is None or self._finder is None:
+            return False
+        entry = whole_at(asked.seen, reader.look_s, self.spec.window_s)
+        if entry is None or entry.first in asked.shown or len(asked.shown) >= MOST_LOOKS:
+            return False
+        asked.shown.add(entry.first)
+        said = self._laid([asked.said], asked.places)
+        asked.rows, asked.said = Rows.cat([asked.rows, said, self._entry(entry, asked.places)]), []
+        return True
+
+    def greedy(self, forks: Forks, *, begin: Sequence[int] = (), readers: Sequence[Reader] = (),
+               heard: Callable[[int, int, float, bool], None] = lambda *_: None,
+               stop: Callable[[int], bool] = lambda _: False) -> list[Reader]:
+        """Decode each fork to its end, all together. `begin`: first tokens, if they are given. `readers`: of what was
+        decoded before, if anything was. `heard`: called with (fork, token, log-probability, whether it belongs to the
+        text) of each token; `stop`: whether a fork is not to go on here.
         """
-        readers = [self.layout.reader() for _ in range(len(forks.logits))]
+        readers = list(readers) or [self.layout.reader() for _ in range(len(forks.logits))]
         running = list(range(len(readers)))
         for step in range(self.spec.prompt.max_answer_tokens):
             scores = torch.log_softmax(forks.logits.float(), -1)
@@ -281,7 +336,7 @@ class Mind:
                 heard(index, token, values[row], readers[index].in_text)
                 if token not in self.layout.stops:
                     readers[index].push(token)
-                    if not readers[index].done:
+                    if not readers[index].done and not stop(index):
                         alive.append(row)
             if not alive:
                 break
@@ -316,7 +371,7 @@ class Mind:
             count += 1
         return list(turns[len(turns) - count :])
 
-    def _shown_again(self, question: str, seen: Sequence[Span], recalled: Sequence[Percept], places: Places) -> list[Rows]:
+    def _shown_again(self, question: str, seen: Sequence[Span], recalled: Sequence[Percept]) -> list[Span]:
         """The windows that a question names and the most wanted recalled ones that fit their budget, in order of time."""
         chosen: dict[int, Span] = {}
         memory = self.spec.memory
@@ -327,7 +382,7 @@ class Mind:
             if entry.first not in chosen and size <= room:
                 chosen[entry.first] = entry
                 room -= size
-        return [self._entry(chosen[index], places) for index in sorted(chosen)]
+        return [chosen[index] for index in sorted(chosen)]
 
     def _found(self, question: str, seen: Sequence[Span]) -> list[Span]:
         """The few windows that say what a question names."""

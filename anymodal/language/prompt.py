@@ -4,6 +4,11 @@
 
 The label after <window> is the window's start on the media clock; evidence repeats the labels of the first and last
 window it relies on, so finding evidence is copying. Used alike for training and for answering.
+
+What takes more than one look is answered in steps, which nobody is shown: each names a window to look at, which then
+follows it once more, or says what was found.
+
+    <answer> <note> 5 <note> <window> 5 [video] [audio] ... <note> small <note> no <video> 0 7 <eos>
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from anymodal.errors import QuestionError
-from anymodal.language.tokenizer import ANSWER, EOS, EVIDENCE, QUESTION, WINDOW, TextTokenizer, clock, parse_clock
+from anymodal.language.tokenizer import ANSWER, EOS, EVIDENCE, NOTE, QUESTION, WINDOW, TextTokenizer, clock, parse_clock
 from anymodal.types import Evidence
 
 MAX_QUESTION_CHARS = 2000
@@ -40,19 +45,38 @@ def answer_ids(tokenizer: TextTokenizer, text: str, evidence: Sequence[Evidence]
     return [*ids, EOS]
 
 
+def note_ids(tokenizer: TextTokenizer, step: float | str) -> list[int]:
+    """A step on the way to an answer: the start of a window to look at, or what is found."""
+    return [NOTE, *tokenizer.encode(step if isinstance(step, str) else clock(step)), NOTE]
+
+
 @dataclass(slots=True)
 class AnswerReader:
-    """Reads generated ids one at a time into text and evidence. Malformed spans are left out."""
+    """Reads generated ids one at a time into text and evidence. Malformed spans are left out.
+
+    `look_s`: the start of a window that the ids so far end with the wish to look at; None: they do not.
+    """
 
     tokenizer: TextTokenizer
     window_s: float
     text_ids: list[int] = field(default_factory=list, init=False)
+    look_s: float | None = field(default=None, init=False)
+    _note: list[int] | None = field(default=None, init=False)  # a step that has begun
     _spans: list[tuple[str, list[int]]] = field(default_factory=list, init=False)
     _given: int = field(default=0, init=False)
     done: bool = field(default=False, init=False)  # it ends with <eos>, not within the text
 
     def push(self, token: int) -> str:
         """Take a token; returns the text it adds, if any."""
+        self.look_s = None
+        if token == NOTE and not self._spans:
+            begins = self._note is None
+            self.look_s = None if begins else parse_clock(self.tokenizer.decode(self._note))
+            self._note = [] if begins else None
+            return ""
+        if self._note is not None:
+            self._note.append(token)
+            return ""
         if token in _MODALITY_OF:
             self._spans.append((_MODALITY_OF[token], []))
             return ""
@@ -70,6 +94,7 @@ class AnswerReader:
 
     @property
     def in_text(self) -> bool:
+        """No evidence was begun: steps count, too."""
         return not self._spans
 
     @property
@@ -94,6 +119,7 @@ class PlainReader:
     text_ids: list[int] = field(default_factory=list, init=False)
     done: bool = field(default=False, init=False)
     in_text: bool = field(default=True, init=False)
+    look_s: None = field(default=None, init=False)
     _given: int = field(default=0, init=False)
 
     def push(self, token: int) -> str:

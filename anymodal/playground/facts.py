@@ -35,13 +35,19 @@ NUMBERS = ("none", "one", "two", "three", "four", "five", "six")
 WAY = {"left": "to the left", "right": "to the right", "up": "up", "down": "down"}
 
 
+Step = int | str  # on the way to an answer: a second to look at, or what is found there
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
+    """`steps`: what leads to the answer where that takes more than one look, for training."""
+
     type: str
     question: str
     answer: str
     accept: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,7 @@ class Fact:
     accept: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     telling: bool = False
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

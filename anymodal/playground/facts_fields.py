@@ -57,7 +57,8 @@ def thermal(truth: Truth) -> Iterator[Fact]:
             else thing.shape
         word = change.word
         accept = (f"it got {word}", f"it is {word}", f"{word} than before")
-        yield Fact("warmer", {"obj": name, "after": after}, word, accept, truth.moment(change.t_s, "thermal"))
+        yield Fact("warmer", {"obj": name, "after": after}, word, accept, truth.moment(change.t_s, "thermal"),
+                   steps=(int(change.t_s),))
 
 
 def unseen(truth: Truth) -> Iterator[Fact]:

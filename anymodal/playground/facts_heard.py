@@ -19,7 +19,7 @@ from anymodal.playground.facts import (
     when,
     yes_or_no,
 )
-from anymodal.playground.facts_seen import resting_place
+from anymodal.playground.facts_seen import moving, resting_place
 from anymodal.playground.world import (
     COLORS,
     DEVICE_MOTIONS,
@@ -45,8 +45,9 @@ def _order(truth: Truth) -> Iterator[Fact]:
         slots = {f"{n}_{form}": getattr(h, form) for n, h in (("a", a), ("b", b)) for form in ("past", "base", "ing")}
         evidence = truth.moment(first.t_s, first.modality) + truth.moment(then.t_s, then.modality)
         same = set(first.short) & set(then.short)
-        yield Fact("order", slots, first.ing, (first.past, *([] if same else first.short[:3])), evidence)
-        yield Fact("order_yn", slots, *yes_or_no(a is first), evidence)
+        times = (int(a.t_s), int(b.t_s))
+        yield Fact("order", slots, first.ing, (first.past, *([] if same else first.short[:3])), evidence, steps=times)
+        yield Fact("order_yn", slots, *yes_or_no(a is first), evidence, steps=times)
 
 
 def _sounds(truth: Truth) -> Iterator[Fact]:
@@ -60,7 +61,7 @@ def _sounds(truth: Truth) -> Iterator[Fact]:
         yield Fact("sound_what", {}, A_SOUND[sound.kind], accept, truth.moment(sound.t0_s, "audio"))
     else:
         for kind, (sound, accept) in (("sound_first", heard[0]), ("sound_last", heard[-1])):
-            yield Fact(kind, {}, A_SOUND[sound.kind], accept, truth.moment(sound.t0_s, "audio"))
+            yield Fact(kind, {}, A_SOUND[sound.kind], accept, truth.moment(sound.t0_s, "audio"), steps=(int(sound.t0_s),))
     counts = Counter(s.kind for s in sounds)
     for sound in sounds:
         if counts[sound.kind] > 1:
@@ -88,11 +89,12 @@ def _sound_and_sight(truth: Truth) -> Iterator[Fact]:
                 continue
             h = truth.sound(sound.kind, sound.t0_s)
             slots = {"obj": name, "sound": sound.kind, "a_sound": A_SOUND[sound.kind], "past": h.past, "ing": h.ing}
-            yield Fact("sound_while_visible", slots, *yes_or_no(sound in inside), truth.moment(sound.t0_s, "audio"))
+            yield Fact("sound_while_visible", slots, *yes_or_no(sound in inside), truth.moment(sound.t0_s, "audio"),
+                       steps=(int(sound.t0_s),))
         if len({s.kind for s in inside}) == 1:
             sound = inside[0]
             yield Fact("sound_during", {"obj": name}, A_SOUND[sound.kind], (sound.kind, f"the {sound.kind}"),
-                       truth.moment(sound.t0_s, "audio"))
+                       truth.moment(sound.t0_s, "audio"), steps=(int(sound.t0_s),))
         elif not inside and truth.rng.random() < 0.3:
             yield Fact("sound_during", {"obj": name}, "silence", ("nothing", "no sound"), truth.seen_span(thing))
 
@@ -127,25 +129,28 @@ def _statements(truth: Truth) -> Iterator[Fact]:
             name = truth.refer(thing, hide="color")
             if name and not thing.recolor:
                 color, right = pick(thing.color, COLORS)
-                yield Fact("yn_color", {"obj": name, "color": color}, *yes_or_no(right), seen)
+                yield Fact("yn_color", {"obj": name, "color": color}, *yes_or_no(right), seen, steps=(thing.color,))
             name = truth.refer(thing, hide="size")
             if name:
                 size, right = pick(thing.size, SIZES)
-                yield Fact("yn_size", {"obj": name, "size": size}, *yes_or_no(right), seen)
+                yield Fact("yn_size", {"obj": name, "size": size}, *yes_or_no(right), seen, steps=(thing.size,))
             spot = resting_place(thing, scene.duration_s)
             if name and spot and thing.vanish_s > scene.duration_s:
                 place, right = pick(spot[0], PLACES)
                 now = truth.span(scene.duration_s - 1e-3, scene.duration_s, "video")
                 where = "in the middle" if place == "middle" else f"at the {place}"
-                yield Fact("yn_place", {"obj": name, "place": where}, *yes_or_no(right), now)
+                yield Fact("yn_place", {"obj": name, "place": where}, *yes_or_no(right), now,
+                           steps=(int(scene.duration_s - 1e-3), spot[0]))
             if name and thing.direction in DIRECTIONS:
                 way, right = pick(thing.direction, tuple(DIRECTIONS))
-                yield Fact("yn_motion", {"obj": name, "direction": WAY[way]}, *yes_or_no(right), seen)
+                yield Fact("yn_motion", {"obj": name, "direction": WAY[way]}, *yes_or_no(right), seen,
+                           steps=(*moving(truth, thing), thing.direction))
             kinds = {e.kind for e in thing.events}
             kind = rng.choice(sorted(kinds)) if kinds and rng.random() < 0.5 else rng.choice(VISUAL_EVENTS)
             here = [e for e in thing.events if e.kind == kind]
             yield Fact("yn_event", {"base": f"the {thing.color} {thing.shape} {VERBS[kind][1]}"}, *yes_or_no(bool(here)),
-                       truth.moment(here[0].t_s, "video") if here else seen)
+                       truth.moment(here[0].t_s, "video") if here else seen,
+                       steps=(", ".join(dict.fromkeys(e.kind for e in thing.events)) or "nothing",))
     if "audio" in truth.present:
         kinds = sorted({s.kind for s in scene.sounds})
         kind = rng.choice(kinds) if kinds and rng.random() < 0.5 else rng.choice(SOUNDS)

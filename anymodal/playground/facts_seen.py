@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from anymodal.playground.facts import NUMBERS, VERBS, WAY, Fact, Truth, when, with_article, yes_or_no
-from anymodal.playground.world import COLORS, SHAPES, SIZES, Thing, place_of
+from anymodal.playground.world import COLORS, SHAPES, SIZES, Thing, heading, place_of
 
 EDGE = 0.03  # a place this close to the next one is not asked about
 
@@ -42,10 +42,18 @@ def _count(truth: Truth) -> Iterator[Fact]:
     tests += [(f"{c} objects", lambda t, c=c: t.color == c) for c in COLORS if c not in changing]
     tests += [(f"{z} objects", lambda t, z=z: t.size == z) for z in SIZES]
     whole = truth.span(0.0, truth.scene.duration_s, "video")
-    found = [(n, sum(map(test, things))) for n, test in tests]
-    zeros = [row for row in found if row[1] == 0]
-    for name, number in [row for row in found if row[1]] + truth.rng.sample(zeros, min(1, len(zeros))):
-        yield Fact("count", {"objs": name}, str(number), (NUMBERS[number], f"there are {number}"), whole)
+    found = [(n, [t for t in things if test(t)]) for n, test in tests]
+    zeros = [row for row in found if not row[1]]
+    for name, counted in [row for row in found if row[1]] + truth.rng.sample(zeros, min(1, len(zeros))):
+        number = len(counted)
+        yield Fact("count", {"objs": name}, str(number), (NUMBERS[number], f"there are {number}"), whole,
+                   steps=(_listed(counted),))
+
+
+def _listed(things: list[Thing]) -> str:
+    """Things by name, in the order in which they are first seen, left before right."""
+    first = sorted(things, key=lambda t: (int(max(t.appear_s, 0.0)), float(t.at(np.array(max(t.appear_s, 0.0)))[0])))
+    return ", ".join(f"{t.color} {t.shape}" for t in first) or "nothing"
 
 
 def _exists(truth: Truth) -> Iterator[Fact]:
@@ -81,11 +89,11 @@ def _place_now(truth: Truth) -> Iterator[Fact]:
             continue
         if thing.vanish_s < end:
             yield Fact("place_now", {"obj": name}, "it is gone", ("gone", "it disappeared", "nowhere"),
-                       truth.moment(thing.vanish_s, "video"))
+                       truth.moment(thing.vanish_s, "video"), steps=(int(thing.vanish_s),))
             continue
         spot = resting_place(thing, end)
         if spot:
-            yield Fact("place_now", {"obj": name}, *spot, truth.span(end - 1e-3, end, "video"))
+            yield Fact("place_now", {"obj": name}, *spot, truth.span(end - 1e-3, end, "video"), steps=(int(end - 1e-3),))
 
 
 def _place_first(truth: Truth) -> Iterator[Fact]:
@@ -93,7 +101,7 @@ def _place_first(truth: Truth) -> Iterator[Fact]:
         name, start = truth.refer(thing), max(thing.appear_s, 0.0)
         spots = [_placed(*(float(v) for v in thing.at(np.array(start + d)))) for d in (0.0, 0.2)]
         if name and spots[0] and spots[1] == spots[0]:
-            yield Fact("place_first", {"obj": name}, *spots[0], truth.moment(start, "video"))
+            yield Fact("place_first", {"obj": name}, *spots[0], truth.moment(start, "video"), steps=(int(start),))
 
 
 def _motion(truth: Truth) -> Iterator[Fact]:
@@ -111,7 +119,13 @@ def _motion(truth: Truth) -> Iterator[Fact]:
         if legs and legs[-1][1] - legs[0][0] > 0.7:
             yield Fact("motion", {"obj": name}, thing.direction, (WAY[thing.direction], f"it moves {thing.direction}",
                        f"{thing.direction}wards", f"it moves {WAY[thing.direction]}"),
-                       truth.span(legs[0][0], legs[-1][1], "video"))
+                       truth.span(legs[0][0], legs[-1][1], "video"), steps=moving(truth, thing))
+
+
+def moving(truth: Truth, thing: Thing) -> tuple[int, ...]:
+    """The first second in which a thing moves its way all the time."""
+    seconds = range(int(max(thing.appear_s, 0.0)), int(truth.scene.duration_s))
+    return tuple(k for k in seconds if heading(thing, float(k), k + 1.0) == thing.direction)[:1]
 
 
 def _event_kind(truth: Truth) -> Iterator[Fact]:
@@ -120,8 +134,8 @@ def _event_kind(truth: Truth) -> Iterator[Fact]:
         if name and len(thing.events) == 1:
             kind = thing.events[0].kind
             accept = (kind, f"it {VERBS[kind][0]}", kind.replace("colour", "color"))
-            yield Fact("event_kind", {"obj": name}, f"it {kind}", accept,
-                       truth.moment(thing.events[0].t_s, "video"))
+            t_s = thing.events[0].t_s
+            yield Fact("event_kind", {"obj": name}, f"it {kind}", accept, truth.moment(t_s, "video"), steps=(int(t_s),))
 
 
 def _event_when(truth: Truth) -> Iterator[Fact]:
@@ -134,9 +148,12 @@ def _recolored(truth: Truth) -> Iterator[Fact]:
     for thing in truth.scene.things:
         name = truth.refer(thing, hide="color")
         if name and thing.recolor:
-            here = truth.moment(thing.recolor[0], "video")
-            yield Fact("color_before", {"obj": name}, thing.color, (f"it was {thing.color}",), here)
-            yield Fact("color_after", {"obj": name}, thing.recolor[1], (f"it became {thing.recolor[1]}",), here)
+            here, k = truth.moment(thing.recolor[0], "video"), int(thing.recolor[0])
+            first, last = int(max(thing.appear_s, 0.0)), int(min(thing.vanish_s, truth.scene.duration_s) - 1e-3)
+            yield Fact("color_before", {"obj": name}, thing.color, (f"it was {thing.color}",), here,
+                       steps=(k, k - 1) if k > first else (k,))
+            yield Fact("color_after", {"obj": name}, thing.recolor[1], (f"it became {thing.recolor[1]}",), here,
+                       steps=(k, k + 1) if k < last else (k,))
 
 
 GENERATORS = (_color, _shape, _size, _count, _exists, _place_now, _place_first, _motion, _event_kind, _event_when,

@@ -103,4 +103,4 @@ def unseen_questions(scene: Scene, rng: random.Random, *, present: Sequence[str]
 
 def _worded(rng: random.Random, kind: str, fact: Fact, held_out: bool, noise: float) -> Question:
     text = ask(rng, fact.kind, fact.slots, held_out=held_out, noise=noise)
-    return Question(kind, text, fact.answer, fact.accept[:4], fact.evidence)
+    return Question(kind, text, fact.answer, fact.accept[:4], fact.evidence, fact.steps)

@@ -100,13 +100,10 @@ def answer_batch(mind: Mind, state: MindState, questions: Sequence[str], *,
 
 @torch.inference_mode()
 def _answer(mind: Mind, state: MindState, questions: Sequence[str], barred: list[int]) -> list[RawAnswer]:
-    forks = mind.ask(state, questions)
-    if barred:
-        forks.logits[:, barred] = -torch.inf
     logprobs = [0.0] * len(questions)
 
     def heard(index: int, token: int, logprob: float, in_text: bool) -> None:
         logprobs[index] += logprob if in_text else 0.0
 
-    readers = mind.greedy(forks, heard=heard)
+    readers = mind.answers(state, questions, barred=barred, heard=heard)
     return [RawAnswer(r.text, p, r.evidence()) for r, p in zip(readers, logprobs, strict=True)]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from anymodal.language.attach import AttachedLM, Seen, owned, seeing
 from anymodal.language.finder import Finder
-from anymodal.language.prompt import answer_ids, question_ids, window_label
+from anymodal.language.prompt import answer_ids, note_ids, question_ids, window_label
 from anymodal.language.stamp import window_stamp
 from anymodal.language.tokenizer import BOS, TextTokenizer, times_in
 from anymodal.playground.offworld import off_world
@@ -35,6 +35,7 @@ from anymodal.training.words import EVENT_WORDS, window_words
 
 ALL = ("video", "audio", "imu")
 PICTURED = ("depth", "thermal")
+STEP, EVIDENCE = 0.8, 0.5  # what a token of a step and of evidence weighs beside one of the answer's text
 PRESENT = (ALL,) * 12 + (("video", "audio"), ("video", "imu"), ("video",), ("audio", "imu"), ("audio",), ("imu",), ())
 
 
@@ -302,19 +303,26 @@ def pack(tokenizer: TextTokenizer, rows: list[Question], longest: int, window_s:
          shown: Mapping[int, range] | None = None, look_again: int = 0,
          found: Callable[[str], Iterable[int]] = lambda _: ()) -> Packed:
     """shown: where each window stands in the prefix, by number; a question is shown `look_again` of those whose time it
-    names once more, and those that are `found` for it."""
+    names once more, and those that are `found` for it; so is one that a step of its answer looks at, if it was not."""
     packed = Packed([], [], [], [], [])
     for number, row in enumerate(rows):
         named = {int(t_s / window_s + 1e-6) for t_s in times_in(row.question)[:look_again]} | set(found(row.question))
-        again = [-1 - place for k in sorted(named) for place in (shown or {}).get(k, ())]
-        asked = again + question_ids(tokenizer, row.question, longest)
+        again = {k: [-1 - place for place in places] for k, places in (shown or {}).items()}  # windows, by their places
+        ids = [i for k in sorted(named) for i in again.get(k, ())] + question_ids(tokenizer, row.question, longest)
+        weight = [0.0] * len(ids)
         said = answer_ids(tokenizer, row.answer, row.evidence, window_s)
+        steps = [note_ids(tokenizer, step * window_s if isinstance(step, int) else step) for step in row.steps]
+        share = min(1.0, 16 / (len(said) + sum(map(len, steps))))  # a long description weighs as a few short answers
+        for step, note in zip(row.steps, steps, strict=True):
+            ids, weight = ids + note, weight + [STEP * share] * len(note)
+            if isinstance(step, int) and look_again and step not in named:
+                named.add(step)
+                ids, weight = ids + again.get(step, []), weight + [0.0] * len(again.get(step, ()))
         text = len(tokenizer.encode(row.answer))
-        share = min(1.0, 16 / len(said))  # a long description weighs no more than a few short answers
-        packed.ids += asked + said
-        packed.owner += [number] * (len(asked) + len(said))
-        packed.place += range(len(asked) + len(said))
-        packed.weight += [0.0] * len(asked) + [share * (1.0 if i <= text else 0.5) for i in range(len(said))]
+        packed.ids += ids + said
+        packed.owner += [number] * (len(ids) + len(said))
+        packed.place += range(len(ids) + len(said))
+        packed.weight += weight + [share * (1.0 if i <= text else EVIDENCE) for i in range(len(said))]
         packed.types.append(row.type)
     return packed
 
@@ -374,9 +382,9 @@ def _accuracy(wrong: Tensor, weight: Tensor, owner: Tensor, packed: list[Packed]
     for b, row in enumerate(packed):
         for number, kind in enumerate(row.types):
             mine = owner[b] == number
-            text = mine & (heavy[b] > 0)
-            text &= heavy[b] >= heavy[b][text].max() - 1e-6  # the answer's own tokens, not its evidence
-            right.setdefault(kind, []).append(float(not wrong[b][text].any()))
-            if (mine & (heavy[b] > 0)).sum() > text.sum():
-                right.setdefault("evidence", []).append(float(not wrong[b][mine & ~text].any()))
+            share = heavy[b] / heavy[b][mine].max()
+            parts = {kind: share > 0.9, "steps": (share > 0.7) & (share <= 0.9), "evidence": (share > 0) & (share <= 0.7)}
+            for name, part in parts.items():
+                if (mine & part).any():
+                    right.setdefault(name, []).append(float(not wrong[b][mine & part].any()))
     return {kind: float(np.mean(values)) for kind, values in right.items()}

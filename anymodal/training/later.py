@@ -51,7 +51,8 @@ def delayed(row: Question, times: Sequence[int], dice: random.Random) -> Questio
     if row.answer.isdigit() and row.type.endswith("when"):
         answer = clock(begin(int(row.answer)))
     evidence = tuple(replace(e, start_s=float(begin(int(e.start_s))), end_s=float(end(int(e.end_s)))) for e in row.evidence)
-    return replace(row, question=told(row.question, plain), answer=answer, evidence=evidence)
+    steps = tuple(begin(s) if isinstance(s, int) else s for s in row.steps)
+    return replace(row, question=told(row.question, plain), answer=answer, evidence=evidence, steps=steps)
 
 
 def _said(t_s: int, plain: bool) -> str:

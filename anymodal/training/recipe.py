@@ -23,6 +23,8 @@ from anymodal.language.stamp import spread_numbers
 from anymodal.language.tokenizer import TextTokenizer, train_tokenizer
 from anymodal.perception import Perception
 from anymodal.training.loop import StagePlan, run_stage
+from anymodal.training.optim import compute_dtype
+from anymodal.training.symbols import spread_words
 from anymodal.training.text import TextSide, corpus
 
 _FILES = ("tokenizer.json", "perception.safetensors", "joint_text.safetensors", "language.safetensors", "stages.json")
@@ -81,6 +83,8 @@ class Recipe:
         options = dict(plan.options or {})
         if (first := options.pop("numbers", None)) is not None:  # which were not met yet
             spread_numbers(self.lm.model.get_input_embeddings().weight, self.tokenizer, first)
+        if words := options.pop("spread", ()):  # likewise
+            spread_words(self.lm.model.get_input_embeddings().weight, self.tokenizer, words)
         if kind == "frames":
             from anymodal.training.frames import FrameStage
 
@@ -142,13 +146,6 @@ def open_recipe(bundle: str, run: Path | None = None, device: str = "cpu", fresh
     recipe = Recipe(spec, run or Path("runs") / spec.name, start=start, device=device)
     recipe.load()
     return recipe
-
-
-def compute_dtype(device: str) -> torch.dtype:
-    """bf16 where the hardware multiplies it; on a CPU without it, it is thirty times as slow as fp32."""
-    if torch.device(device).type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return torch.bfloat16
-    return torch.float32
 
 
 def keep_freed_memory() -> None:

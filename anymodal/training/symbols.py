@@ -62,24 +62,21 @@ def spread_words(weight: Tensor, tokenizer: TextTokenizer, words: Sequence[str])
     """
     known = weight[tokenizer.encode("circle")].norm(dim=-1).mean()
     dice = torch.Generator().manual_seed(len(words))
-    for token in dict.fromkeys(i for w in words for i in tokenizer.encode(w)):
+    for token in dict.fromkeys(i for w in words for i in tokenizer.special(w) or tokenizer.encode(w)):
         drawn = torch.randn(weight.shape[1], generator=dice)
         weight[token] = (drawn / drawn.norm() * known.cpu()).to(weight)
 
 
 class SymbolStage:
-    """Trains the LM. `spread`: words that it has not met yet, whose embeddings are drawn anew before the first step.
-    `later`: as of `language.DrawClips`.
-    """
+    """Trains the LM. `later`: as of `language.DrawClips`."""
 
     name = "symbols"
 
     def __init__(self, lm, tokenizer: TextTokenizer, *, seed: int = 6, clips: int = 8, questions: int = 13,
                  seconds: tuple[int, ...] = (2, 4, 8), kinds: tuple[str, ...] | None = None, noise: float = 1.0,
-                 drilled: int = 0, alone: bool | Sequence[str] = False, fields: float = 0.0,
-                 spread: Sequence[str] = (), later: float = 0.0, look_again: int = 0) -> None:
+                 drilled: int = 0, alone: bool | Sequence[str] = False, fields: float = 0.0, later: float = 0.0,
+                 look_again: int = 0) -> None:
         self.lm, self.tokenizer, self.look_again = lm, tokenizer, look_again
-        spread_words(lm.model.get_input_embeddings().weight, tokenizer, spread)
         self.options = (seed, clips, questions, tuple(seconds), tuple(kinds) if kinds else None, noise, drilled,
                         alone if isinstance(alone, bool) else tuple(alone), fields, later)
 
