@@ -366,7 +366,21 @@ def named(question: str, entries: Sequence[Span], most: int, window_s: float) ->
 def whole_at(entries: Sequence[Span], t_s: float, window_s: float) -> Span | None:
     """The window at a time, as an entry of its own, if it stands whole in the list."""
     k = int(t_s / window_s + 1e-6)
-    for entry in entries:
+    for entry in reversed(entries):
         if entry.first <= k <= entry.last and entry.whole:
             return replace(entry, first=k, last=k, t0_s=k * window_s, t1_s=(k + 1) * window_s, repeats=())
     return None
+
+
+def latest(entries: Sequence[Span], most: int, window_s: float) -> tuple[list[Span], float]:
+    """The last windows, at most `most`, as far back as they stand whole, on a clock that begins with the first of them; and
+    when that is."""
+    last = entries[-1].last if entries else -1
+    found: list[Span] = []
+    for k in range(last, max(-1, last - most), -1):
+        if (entry := whole_at(entries, k * window_s, window_s)) is None:
+            break
+        found.append(entry)
+    found.reverse()
+    fresh = [replace(e, first=k, last=k, t0_s=k * window_s, t1_s=(k + 1) * window_s) for k, e in enumerate(found)]
+    return fresh, found[0].t0_s if found else 0.0

@@ -26,13 +26,13 @@ from anymodal.errors import ConfigError, QuestionError
 from anymodal.language.attach import AttachedLM, Medium
 from anymodal.language.capability import Capability
 from anymodal.language.finder import Finder
-from anymodal.language.forks import Forks, Trunk
+from anymodal.language.forks import CHUNK, Forks, Trunk
 from anymodal.language.layout import Layout, Piece, Reader
 from anymodal.language.plain import PlainTrunk
 from anymodal.language.rows import Places, Rows, lay
 from anymodal.language.tokenizer import TextTokenizer, clock
 from anymodal.language.tree import Tree
-from anymodal.memory import Compaction, Memory, Part, Span, named, whole_at
+from anymodal.memory import Compaction, Memory, Part, Span, latest, named, whole_at
 from anymodal.session.log import Turn
 from anymodal.stages.items import Percept
 from anymodal.types import Answer, Delta, Evidence
@@ -62,6 +62,16 @@ class Judgement:
 
 
 @dataclass(slots=True)
+class Near:
+    """The last windows as a stream that has just begun: what rules see. `begin_s`: when that is on the session's clock."""
+
+    window: int
+    trunk: Trunk
+    entries: list[Span]
+    begin_s: float
+
+
+@dataclass(slots=True)
 class MindState:
     """What the mind knows of one session. `made`: compactions that rebuilding brought about; log those not logged."""
 
@@ -70,6 +80,7 @@ class MindState:
     beside: Trunk | None = None  # the list that will follow, prefilled as far as it is due
     spare: Trunk | None = None  # that of the list before, whose room the next one takes: memory stays as it is for hours
     made: list[Compaction] = field(default_factory=list)
+    near: Near | None = None  # of the newest window that rules were put to
 
     @property
     def exact_from_s(self) -> float:
@@ -174,8 +185,8 @@ class Mind:
         if due > (done := state.beside.length):
             state.beside.extend(self._list(memory.upcoming, done)[: due - done])
 
-    def _trunk(self) -> Trunk | PlainTrunk:
-        room, make = self.spec.memory.budget_tokens, getattr(self.lm, "trunk", None)
+    def _trunk(self, room: int = 0) -> Trunk | PlainTrunk:
+        room, make = room or self.spec.memory.budget_tokens, getattr(self.lm, "trunk", None)
         return Trunk(self.model, room) if make is None else make(room)
 
     def _size(self, entry: Span) -> int:
@@ -235,12 +246,13 @@ class Mind:
 
     @torch.inference_mode()
     def judge(self, state: MindState, prompts: Sequence[str], *, evidence: bool = False) -> list[Judgement]:
-        """How likely yes answers each question, all of them in one pass over the memory. `evidence`: read it, too,
-        where yes is likely. Raises QuestionError.
+        """How likely yes answers each question about now, all of them in one pass over what rules see. `evidence`: read it,
+        too, where yes is likely. Raises QuestionError.
         """
         if not prompts:
             return []
-        forks = state.trunk.packed(self._tree(tuple(prompts)))
+        near = self._near(state)
+        forks = near.trunk.packed(self._tree(tuple(prompts)))
         yes, no = (forks.logits[:, list(ids)].float().logsumexp(-1) for ids in (self.layout.yes, self.layout.no))
         chances = torch.sigmoid(yes - no).tolist()
         found: dict[int, tuple[Evidence, ...]] = {}
@@ -248,9 +260,23 @@ class Mind:
         if evidence and likely and self.layout.spans:
             forks.keep(likely)
             readers = self.greedy(forks, begin=[self.layout.yes[0]] * len(likely))
-            found = {i: widened(r.evidence(), state.memory.entries, self.spec.window_s)
+            found = {i: tuple(replace(e, start_s=e.start_s + near.begin_s, end_s=e.end_s + near.begin_s)
+                              for e in widened(r.evidence(), near.entries, self.spec.window_s))
                      for i, r in zip(likely, readers, strict=True)}
         return [Judgement(p, found.get(i, ())) for i, p in enumerate(chances)]
+
+    def _near(self, state: MindState) -> Near:
+        """What rules see. Of hours they would see what a question does, and what is now is told by the last windows alone:
+        these are prefilled anew, on a clock of their own, at every window that a rule is put to."""
+        memory, most = state.memory, self.spec.memory.rule_windows
+        if not most:
+            return Near(memory.last_window, state.trunk, memory.entries, 0.0)
+        if state.near is None or state.near.window != memory.last_window:
+            before, (entries, begin_s) = state.near, latest(memory.entries, most, self.spec.window_s)
+            trunk = before.trunk if before is not None and before.trunk.clear() else self._trunk(CHUNK)
+            trunk.extend(self._list(entries))
+            state.near = Near(memory.last_window, trunk, entries, begin_s)
+        return state.near
 
     def _tree(self, prompts: tuple[str, ...]) -> Tree:
         """The prompts' ids, packed. Standing rules ask the same ones at every window."""
