@@ -33,7 +33,6 @@ from anymodal.training.language import (
     draw_present,
     pack,
     packed_loss,
-    said_loss,
     soft_tokens,
     window_places,
 )
@@ -41,6 +40,7 @@ from anymodal.training.loop import StagePlan, run_stage
 from anymodal.training.optim import MasterOptimizer, Muon
 from anymodal.training.packed import Packing, chunk_for, layout, packed_attention
 from anymodal.training.recipe import plans
+from anymodal.training.said import said_loss
 from anymodal.training.symbols import SymbolStage
 from anymodal.training.windows import FrozenFrames
 from anymodal.training.words import window_words

@@ -34,7 +34,7 @@ from anymodal.playground.world import (
     heading,
     place_of,
 )
-from anymodal.training.windows import EDGE
+from anymodal.training.claims import EDGE
 
 Maker = Callable[[Scene, random.Random], Iterator[Question]]
 GONE = "gone"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from anymodal.playground.fields import fields_of, owners
 from anymodal.playground.world import SHAPES, Scene, make_scene
 from anymodal.training.clips import FIELD_HZ, field_signals
-from anymodal.training.language import said_loss
+from anymodal.training.said import said_loss
 from anymodal.training.words import window_words
 
 PHRASES = {  # by modality, for each of its tokens: a phrase of every shape, then that of none

@@ -30,8 +30,9 @@ from anymodal.training.clips import ClipSignals, clip_signals, join
 from anymodal.training.drills import drills
 from anymodal.training.later import delayed, draw_times
 from anymodal.training.packed import Packing, chunk_for, layout, packed_attention_of
+from anymodal.training.said import said_loss
 from anymodal.training.windows import FrozenFrames
-from anymodal.training.words import EVENT_WORDS, window_words
+from anymodal.training.words import window_words
 
 ALL = ("video", "audio", "imu")
 PICTURED = ("depth", "thermal")
@@ -208,30 +209,6 @@ class WordStage(LanguageStage):
         return sum(parts.values()), {f"words_{m}": float(loss.detach()) for m, loss in parts.items()}
 
 
-def said_loss(lm, ids_of: Callable[[str], list[int]], soft: dict[str, Tensor], words: list[dict],
-              events: float = 1.0) -> Tensor:
-    """Cross-entropy of the words that each soft token should say, read through the LM's norm and output layer.
-
-    soft: (B, K, N, W) by modality. `events`: the weight of words of events.
-    """
-    total = torch.zeros((), device=lm.model.lm_head.weight.device)
-    for modality, tokens in soft.items():
-        rows = [said for window in words for said in window[modality]]
-        per_window = len(words[0][modality])
-        ids = [[i for w in row for i in ids_of(w)] for row in rows]
-        owner = torch.tensor([i for i, row in enumerate(ids) for _ in row], device=tokens.device)
-        target = torch.tensor([i for row in ids for i in row], device=tokens.device)
-        share = 1 / torch.tensor([len(row) for row in ids], device=tokens.device)
-        heavy = torch.tensor([events if w in EVENT_WORDS else 1.0 for row in rows for w in row
-                              for _ in ids_of(w)], device=tokens.device)
-        mine = tokens.flatten(0, 1)
-        mine = mine[:, :per_window] if per_window > 1 else mine.mean(1, keepdim=True)
-        logits = lm.model.lm_head(lm.model.model.norm(mine.flatten(0, 1))).float()
-        losses = -torch.log_softmax(logits, -1)[owner, target] * share[owner] * heavy
-        total = total + losses.sum() / len(rows)
-    return total
-
-
 def soft_tokens(frozen: FrozenFrames, batch: dict) -> dict[str, Tensor]:
     """Each present modality's tokens (B, K, N, W), in prompt order."""
     perception, clips, soft = frozen.perception, len(batch["asked"]), {}
@@ -383,7 +360,7 @@ def _accuracy(wrong: Tensor, weight: Tensor, owner: Tensor, packed: list[Packed]
         for number, kind in enumerate(row.types):
             mine = owner[b] == number
             share = heavy[b] / heavy[b][mine].max()
-            parts = {kind: share > 0.9, "steps": (share > 0.7) & (share <= 0.9), "evidence": (share > 0) & (share <= 0.7)}
+            parts = {kind: share > 0.9, "looks": (share > 0.7) & (share <= 0.9), "evidence": (share > 0) & (share <= 0.7)}
             for name, part in parts.items():
                 if (mine & part).any():
                     right.setdefault(name, []).append(float(not wrong[b][mine & part].any()))

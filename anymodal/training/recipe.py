@@ -92,7 +92,7 @@ class Recipe:
         if kind == "windows":
             from anymodal.training.windows import WindowStage
 
-            return WindowStage(self.perception, self.text, **options)
+            return WindowStage(self.perception, self.text, self.lm, self.tokenizer, **options)
         if kind == "symbols":
             if isinstance(self.lm, AttachedLM):
                 raise ConfigError(f"training: stage {plan.name!r} is of tokens among the text, and here they stand "

@@ -13,89 +13,26 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anymodal.playground.world import (
-    COLORS,
-    DEVICE_MOTIONS,
-    PITCHES,
-    PLACES,
-    SOUNDS,
-    VISUAL_EVENTS,
-    Scene,
-    Thing,
-    heading,
-    make_scene,
-    place_of,
-    rng_for,
+from anymodal.playground.world import VISUAL_EVENTS, make_scene, rng_for
+from anymodal.training.claims import (
+    ASPECTS,
+    HEARD,
+    MOVED,
+    NUMBERS,
+    Fact,
+    motion_claims,
+    sight_claims,
+    sound_claims,
 )
 from anymodal.training.clips import clip_signals, join
-from anymodal.training.frames import PAIRS
-
-NAMES = tuple(" ".join(p) for p in PAIRS)
-MOVES = ("left", "right", "up", "down", "still")
-NUMBERS = tuple(f"{n} objects" for n in range(6))
-HEARD = tuple(f"{p} {s} {v}" for v in ("starts", "goes on") for p in PITCHES for s in SOUNDS) + ("silence",)
-MOVED = tuple(f"device {m} {v}" for v in ("starts", "goes on") for m in DEVICE_MOTIONS) + ("device still",)
-EDGE = 0.02
-
-ASPECTS: dict[str, tuple[str, ...]] = {
-    "from": PLACES, "at": PLACES, "size": ("small", "large"), "event": (*VISUAL_EVENTS, "nothing new"), "moves": MOVES,
-    "becomes": COLORS}
-
-# a claim: (group of phrases, index of the true ones)
-Claim = tuple[tuple[str, ...], tuple[int, ...]]
-Fact = tuple[str, str, int]  # (name of an object, aspect, index of what is true of it)
-
-
-def sight_claims(scene: Scene, window: int, rng: random.Random) -> tuple[list[Claim], list[Fact]]:
-    """What one window shows: how many objects and which, and what holds of each."""
-    low, high = float(window), window + 1.0
-    shown = [t for t in scene.things if min(t.vanish_s, high) - max(t.appear_s, low) > 0.15]
-    claims: list[Claim] = [(NUMBERS, (len(shown),))] if len(shown) < len(NUMBERS) else []
-    facts: list[Fact] = []
-    names = {n for t in shown for n in t.names()}
-    for thing in shown:
-        name = f"{thing.color_at(low)} {thing.shape}"
-        absent = tuple(n for n in NAMES if tuple(n.split()) not in names)
-        claims.append(((name, *absent), (0,)))
-        facts += [(name, aspect, index) for aspect, index in _thing_facts(thing, low, high)]
-    return claims, facts
-
-
-def _thing_facts(thing: Thing, low: float, high: float) -> Iterator[tuple[str, int]]:
-    start, end = max(low, thing.appear_s), min(high, thing.vanish_s) - 1e-3
-    xs, ys = thing.at(np.array([start, end]))
-    for aspect, x, y in (("from", xs[0], ys[0]), ("at", xs[1], ys[1])):
-        if min(abs(v - b) for v in (x, y) for b in (1 / 3, 2 / 3)) > EDGE:
-            yield aspect, PLACES.index(place_of(x, y))
-    yield "size", int(thing.size == "large")
-    here = [e for e in thing.events if low <= e.t_s < high]
-    if len(here) < 2:
-        yield "event", ASPECTS["event"].index(here[0].kind if here else "nothing new")
-    if (way := heading(thing, low, high)) is not None:
-        yield "moves", MOVES.index(way)
-    if thing.recolor and low <= thing.recolor[0] < high:
-        yield "becomes", COLORS.index(thing.recolor[1])
-
-
-def sound_claims(scene: Scene, window: int) -> list[Claim]:
-    low, high = float(window), window + 1.0
-    true = [HEARD.index(f"{s.pitch} {s.kind} starts") for s in scene.sounds if low <= s.t0_s < high]
-    true += [HEARD.index(f"{s.pitch} {s.kind} goes on") for s in scene.sounds if s.t0_s < low and s.t1_s > low + 0.1]
-    faint = any(s.t0_s < low < s.t1_s <= low + 0.1 for s in scene.sounds)
-    return [] if faint and not true else [(HEARD, tuple(true) or (len(HEARD) - 1,))]
-
-
-def motion_claims(scene: Scene, window: int) -> list[Claim]:
-    low, high = float(window), window + 1.0
-    true = [MOVED.index(f"device {m.kind} starts") for m in scene.motions if low <= m.t0_s < high]
-    true += [MOVED.index(f"device {m.kind} goes on") for m in scene.motions if m.t0_s < low and m.t1_s > low + 0.1]
-    faint = any(m.t0_s < low < m.t1_s <= low + 0.1 for m in scene.motions)
-    return [] if faint and not true else [(MOVED, tuple(true) or (len(MOVED) - 1,))]
+from anymodal.training.said import said_loss
+from anymodal.training.words import window_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +49,7 @@ class DrawWindows:
     image_px: int
 
     def __call__(self, step: int) -> dict:
-        clips, claims, facts = [], [], []
+        clips, claims, facts, words = [], [], [], []
         for i in range(self.scenes):
             index = step // self.reuse * self.scenes + i
             rng = rng_for("train", self.seed + 1_000_000, index)
@@ -127,24 +64,31 @@ class DrawWindows:
                 sight, about = sight_claims(scene, k, dice)
                 claims.append({"video": sight, "audio": sound_claims(scene, k), "imu": motion_claims(scene, k)})
                 facts.append(about)
-        return {"signals": join(clips), "claims": claims, "facts": facts, "key": step // self.reuse}
+                words.append(window_words(scene, k))
+        return {"signals": join(clips), "claims": claims, "facts": facts, "words": words, "key": step // self.reuse}
 
 
 class WindowStage:
-    """Trains the Q-Formers, the audio and IMU encoders and the text tower; the frame encoder stays as it is."""
+    """Trains the Q-Formers, the audio and IMU encoders and the text tower; the frame encoder stays as it is.
+
+    said: weighs what each token should say, read by a language model that stays as it is; words and facts of events weigh
+    `events` times as much. frames: the frame encoder learns, too; a batch is then drawn for one step.
+    """
 
     name = "windows"
 
-    def __init__(self, perception, text, *, seed: int = 2, scenes: int = 16, per_scene: int = 4,
-                 reuse: int = 2) -> None:
-        self.perception, self.text, self.seed = perception, text, seed
-        self.scenes, self.per_scene, self.reuse = scenes, per_scene, reuse
-        self.frozen = FrozenFrames(perception)
+    def __init__(self, perception, text, lm, tokenizer, *, seed: int = 2, scenes: int = 16, per_scene: int = 4,
+                 reuse: int = 2, said: float = 0.0, events: float = 1.0, frames: bool = False) -> None:
+        self.perception, self.text, self.lm, self.seed = perception, text, lm, seed
+        self.scenes, self.per_scene, self.reuse = scenes, per_scene, 1 if frames else reuse
+        self.ids, self.said, self.events = cache(tokenizer.encode), said, events
+        self.frozen = FrozenFrames(perception, learn=frames)
         self.scale = nn.Parameter(torch.tensor(2.5))
         width = perception.adapters["video"].config.width
         self.heads = nn.ModuleDict({aspect: nn.Linear(width, len(words)) for aspect, words in ASPECTS.items()})
         self.heads.to(perception.device, next(perception.parameters()).dtype)
-        perception.encoders["video"].requires_grad_(False)
+        perception.encoders["video"].requires_grad_(frames)
+        lm.requires_grad_(False)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.perception.named_parameters()
@@ -169,6 +113,10 @@ class WindowStage:
             queries = adapter.joint(states)
             if modality == "video":
                 total = total + self._facts(states, queries, embedded, batch["facts"], index, parts)
+            if self.said:
+                tokens = {modality: adapter.project(states)[:, None]}
+                said = said_loss(self.lm, self.ids, tokens, batch["words"], self.events)
+                total, parts[f"said_{modality}"] = total + self.said * said, float(said.detach())
             similarity = torch.einsum("bqe,pe->bqp", queries, embedded).amax(1) * self.scale.float().exp().clamp(max=60)
             total = total + self._claims(similarity, batch["claims"], modality, index, parts)
             if modality != "video":
@@ -187,7 +135,8 @@ class WindowStage:
             owner, name, true = torch.tensor(found, device=states.device).T
             share = (queries[owner] @ embedded[name][..., None] * 10.0).softmax(1)  # (facts, Q, 1)
             logits = self.heads[aspect]((states[owner].float() * share).sum(1).to(states.dtype)).float()
-            total = total + nn.functional.cross_entropy(logits, true) * (0.3 if aspect == "becomes" else 1.0)
+            weight = {"becomes": 0.3, "event": self.events}.get(aspect, 1.0)
+            total = total + nn.functional.cross_entropy(logits, true) * weight
             parts[aspect] = float((logits.argmax(-1) == true).float().mean())
             if aspect == "event" and (true < len(VISUAL_EVENTS)).any():
                 happened = true < len(VISUAL_EVENTS)
@@ -220,10 +169,10 @@ class WindowStage:
 
 
 class FrozenFrames:
-    """Features of training clips, with the frame encoder run without gradient and once per `key`."""
+    """Features of training clips, with the frame encoder run without gradient and once per `key`, unless it learns."""
 
-    def __init__(self, perception) -> None:
-        self.perception = perception
+    def __init__(self, perception, learn: bool = False) -> None:
+        self.perception, self.learn = perception, learn
         self._key, self._patches = None, None
 
     def features(self, modality: str, batch: dict) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -238,8 +187,8 @@ class FrozenFrames:
             samples = torch.from_numpy(getattr(signals, modality)).to(device)
             features, joint = self.perception.features(modality, samples)
             return features, torch.ones(len(features), 1, dtype=torch.bool, device=device), joint
-        if self._key != batch["key"]:
-            with torch.no_grad():
+        if self.learn or self._key != batch["key"]:
+            with torch.set_grad_enabled(self.learn):
                 self._patches, _ = self.perception.encoders["video"](torch.from_numpy(signals.frames).to(device))
             self._key = batch["key"]
         return self._patches[torch.from_numpy(signals.index).to(device)], torch.from_numpy(signals.valid).to(device), None

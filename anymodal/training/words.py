@@ -12,7 +12,7 @@ import numpy as np
 
 from anymodal.playground.fields import changed, hottest, nearest
 from anymodal.playground.world import PLACES, VISUAL_EVENTS, Scene, heading, place_of
-from anymodal.training.windows import HEARD, MOVED, motion_claims, sound_claims
+from anymodal.training.claims import HEARD, MOVED, motion_claims, sound_claims
 
 NOTHING = ("nothing",)
 LEAVING, ENTERING = ("before",), ("after",)  # a thing that goes from one place to another is told by both of their tokens
