@@ -23,10 +23,10 @@ import numpy as np
 
 from anymodal.config import MemorySpec
 from anymodal.errors import ConfigError
-from anymodal.language.tokenizer import times_in
+from anymodal.language.tokenizer import clock, times_in
 from anymodal.session.values import BFLOAT16, from_bfloat16, rounded, to_bfloat16
 from anymodal.stages.items import Percept
-from anymodal.types import Tokens
+from anymodal.types import Evidence, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,3 +384,15 @@ def latest(entries: Sequence[Span], most: int, window_s: float) -> tuple[list[Sp
     found.reverse()
     fresh = [replace(e, first=k, last=k, t0_s=k * window_s, t1_s=(k + 1) * window_s) for k, e in enumerate(found)]
     return fresh, found[0].t0_s if found else 0.0
+
+
+def widened(evidence: Sequence[Evidence], seen: Sequence[Span], window_s: float,
+            recalled: Sequence[Percept] = ()) -> tuple[Evidence, ...]:
+    """Spans that end with a merged entry end where its stretch of time does; a recalled window is what it is. Nothing
+    relies on what was not seen: what the model writes beyond is cut off.
+    """
+    whole = {clock(p.t0_s) for p in recalled}
+    ends = {label: e.t1_s for e in seen if e.windows > 1 and (label := clock(e.t0_s)) not in whole}
+    last_s = seen[-1].t1_s if seen else 0.0
+    return tuple(replace(e, end_s=min(last_s, max(e.end_s, ends.get(clock(e.end_s - window_s), 0.0))))
+                 for e in evidence if e.start_s < last_s)

@@ -198,8 +198,8 @@ class Stream:
         """Ask, and prefill again, in turns; then let windows come in for one cycle of compactions."""
         mind, memory = self.run.bundle.mind, self.session._state.memory
         question = mind._embeds(question_ids(mind.tokenizer, QUESTION, mind.spec.prompt.max_question_tokens))
-        everything = torch.cat([mind._list(memory.entries).embeds, question])
-        last4 = torch.cat([mind._list(memory.entries[-4:]).embeds, question])
+        everything = torch.cat([mind.laid_out(memory.entries).embeds, question])
+        last4 = torch.cat([mind.laid_out(memory.entries[-4:]).embeds, question])
         ours, again, few, live, past = [], [], [], [], []
         for _ in range(self.run.repeats):
             ours.append(self.first_token_s())

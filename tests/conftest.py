@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets its workers starve beside another test
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # with more, some CPUs round a row by its place in a batch
 
 import shutil  # noqa: E402

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from anymodal.bundle import load_bundle
 from anymodal.config import MemorySpec, load_spec, parse_spec
 from anymodal.errors import ConfigError, QuestionError
-from anymodal.language.mind import Mind, widened
-from anymodal.memory import Compaction, Memory, Span, latest, merge, named, similarity
+from anymodal.language.mind import Mind
+from anymodal.memory import Compaction, Memory, Span, latest, merge, named, similarity, widened
 from anymodal.session.log import Turn
 from anymodal.session.values import pack_row, unpack_row
 from anymodal.stages.items import Percept
@@ -268,8 +268,8 @@ def test_the_cache_is_what_prefilling_the_list_afresh_gives(mind, percepts):
     state = mind.open()
     for p in percepts[:100]:
         mind.extend(state, p)
-    fresh = mind._trunk()
-    fresh.extend(mind._list(state.memory.entries))
+    fresh = mind.trunk()
+    fresh.extend(mind.laid_out(state.memory.entries))
     state_logits, state.trunk = logits(mind, state), fresh
     assert torch.allclose(state_logits, logits(mind, state), atol=1e-4)
 
@@ -370,7 +370,7 @@ def test_rules_see_the_last_windows_alone_as_if_the_stream_had_begun_with_them(m
             return (Evidence(2.0, 9.0, "audio"),)
 
     monkeypatch.setattr(near, "greedy", lambda forks, **_: [Told()] * len(forks.logits))
-    monkeypatch.setattr("anymodal.language.mind.SURE", 0.0)
+    monkeypatch.setattr("anymodal.language.judging.SURE", 0.0)
     assert near.judge(state, prompts, evidence=True)[1].evidence == (Evidence(30.0, 32.0, "audio"),)
 
 

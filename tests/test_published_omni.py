@@ -225,7 +225,7 @@ def test_rules_are_judged_together_as_each_alone(agent, media):
         yes, no = (forks.logits[0, list(w)].logsumexp(-1) for w in (mind.layout.yes, mind.layout.no))
         assert judged.yes == pytest.approx(alone.yes, abs=1e-5)
         assert judged.yes == pytest.approx(float(torch.sigmoid(yes - no)), abs=1e-5)
-    packed = state.trunk.packed(mind._tree(tuple(rules)))
+    packed = state.trunk.packed(mind._judge._tree(tuple(rules)))
     tokens = torch.tensor([7, 8, 9])
     packed.step(tokens)  # and as each goes on by itself
     for row, rule in enumerate(rules):

@@ -8,7 +8,7 @@ import pytest
 from anymodal.agent import Agent
 from anymodal.bundle import load_bundle
 from anymodal.errors import AnymodalError, InputError, LogFullError, QuestionError, SessionError
-from anymodal.language.mind import Judgement
+from anymodal.language.judging import Judgement
 from anymodal.session.sqlite_log import SqliteLog
 from anymodal.testing import make_video
 from anymodal.testing_bundle import random_bundle

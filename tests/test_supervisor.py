@@ -17,7 +17,8 @@ from actors.supervisor import Supervisor
 from actors.testing import LocalParts
 from anymodal.agent import load
 from anymodal.errors import FencedError, LogError, MediaError, RuntimeFault, SessionError
-from anymodal.language.mind import Judgement, Mind
+from anymodal.language.judging import Judgement
+from anymodal.language.mind import Mind
 from anymodal.session.sqlite_log import SqliteLog
 from anymodal.testing import gradient_frame, make_video
 from anymodal.testing_bundle import random_bundle

@@ -15,7 +15,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -26,20 +25,18 @@ from anymodal.errors import ConfigError, QuestionError
 from anymodal.language.attach import AttachedLM, Medium
 from anymodal.language.capability import Capability
 from anymodal.language.finder import Finder
-from anymodal.language.forks import CHUNK, Forks, Trunk
+from anymodal.language.forks import Forks, Trunk
+from anymodal.language.judging import Judge, Judgement, Near
 from anymodal.language.layout import Layout, Piece, Reader
 from anymodal.language.plain import PlainTrunk
 from anymodal.language.rows import Places, Rows, lay
 from anymodal.language.tokenizer import TextTokenizer, clock
-from anymodal.language.tree import Tree
-from anymodal.memory import Compaction, Memory, Part, Span, latest, named, whole_at
+from anymodal.memory import Compaction, Memory, Part, Span, named, whole_at, widened
 from anymodal.session.log import Turn
 from anymodal.stages.items import Percept
-from anymodal.types import Answer, Delta, Evidence
+from anymodal.types import Answer, Delta
 
-MOST_TREES = 16  # of packed prompts that are kept
 MOST_LOOKS = 6  # windows that a question is shown once more, those that its answer looks at included
-SURE = 0.5  # a judgement from here on comes with its evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +48,6 @@ class Calibration:
 
     def __call__(self, logprob: float) -> float:
         return 1 / (1 + math.exp(-(self.scale * logprob + self.offset)))
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """`yes`: probability that the answer is yes rather than no. Evidence only where it was asked for and is likely."""
-
-    yes: float
-    evidence: tuple[Evidence, ...] = ()
-
-
-@dataclass(slots=True)
-class Near:
-    """The last windows as a stream that has just begun: what rules see. `begin_s`: when that is on the session's clock."""
-
-    window: int
-    trunk: Trunk
-    entries: list[Span]
-    begin_s: float
 
 
 @dataclass(slots=True)
@@ -111,10 +90,8 @@ class Mind:
         self._embed = self.model.get_input_embeddings()
         self.capability = getattr(lm, "capability", None) or Capability.of(self.model)
         self._attached = isinstance(lm, AttachedLM)  # then soft tokens do not stand among the text
-        self._trees: dict[tuple[str, ...], Tree] = {}
-        self._condition = lru_cache(maxsize=4096)(self._read_condition)
         memory, prompt = spec.memory, spec.prompt
-        self._finder = Finder.of(spec, layout.tokenizer, lm)
+        self._finder, self._judge = Finder.of(spec, layout.tokenizer, lm), Judge(self)
         self.capability.check(
             memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens
             + len(layout.question("")) + prompt.max_answer_tokens,
@@ -149,8 +126,8 @@ class Mind:
         if compaction is not None and memory.last_window < compaction.effective_from:
             raise ValueError(f"the compaction is in effect from window {compaction.effective_from} on, the windows end "
                              f"at {memory.last_window}")
-        trunk = self._trunk()
-        trunk.extend(self._list(memory.entries))
+        trunk = self.trunk()
+        trunk.extend(self.laid_out(memory.entries))
         state = MindState(memory, trunk, made=made)
         self._prepare(state)
         return state
@@ -166,10 +143,10 @@ class Mind:
         compaction = memory.append(percept)
         if memory.entries is in_use:
             if len(in_use) > count:  # else it repeats what is there
-                state.trunk.extend(self._list(in_use, state.trunk.length))
+                state.trunk.extend(self.laid_out(in_use, state.trunk.length))
         else:  # another list came into effect: what is left of it, this window included, is prefilled now
             state.spare, state.trunk, state.beside = state.trunk, state.beside, None
-            state.trunk.extend(self._list(memory.entries, state.trunk.length))
+            state.trunk.extend(self.laid_out(memory.entries, state.trunk.length))
         self._prepare(state)
         return compaction
 
@@ -180,12 +157,12 @@ class Mind:
             return
         if state.beside is None:
             spare, state.spare = state.spare, None
-            state.beside = spare if spare is not None and spare.clear() else self._trunk()
+            state.beside = spare if spare is not None and spare.clear() else self.trunk()
         due = memory.upcoming_tokens * (memory.last_window - pending.window) // self.spec.memory.slices
         if due > (done := state.beside.length):
-            state.beside.extend(self._list(memory.upcoming, done)[: due - done])
+            state.beside.extend(self.laid_out(memory.upcoming, done)[: due - done])
 
-    def _trunk(self, room: int = 0) -> Trunk | PlainTrunk:
+    def trunk(self, room: int = 0) -> Trunk | PlainTrunk:
         room, make = room or self.spec.memory.budget_tokens, getattr(self.lm, "trunk", None)
         return Trunk(self.model, room) if make is None else make(room)
 
@@ -244,52 +221,11 @@ class Mind:
             frames_seen=sum(e.frames for e in seen), frames_dropped=sum(e.dropped for e in seen),
             windows_seen=sum(e.windows for e in seen), ttft_s=ttft_s or time.perf_counter() - began)
 
-    @torch.inference_mode()
     def judge(self, state: MindState, prompts: Sequence[str], *, evidence: bool = False) -> list[Judgement]:
         """How likely yes answers each question about now, all of them in one pass over what rules see. `evidence`: read it,
         too, where yes is likely. Raises QuestionError.
         """
-        if not prompts:
-            return []
-        near = self._near(state)
-        forks = near.trunk.packed(self._tree(tuple(prompts)))
-        yes, no = (forks.logits[:, list(ids)].float().logsumexp(-1) for ids in (self.layout.yes, self.layout.no))
-        chances = torch.sigmoid(yes - no).tolist()
-        found: dict[int, tuple[Evidence, ...]] = {}
-        likely = [i for i, p in enumerate(chances) if p >= SURE]
-        if evidence and likely and self.layout.spans:
-            forks.keep(likely)
-            readers = self.greedy(forks, begin=[self.layout.yes[0]] * len(likely))
-            found = {i: tuple(replace(e, start_s=e.start_s + near.begin_s, end_s=e.end_s + near.begin_s)
-                              for e in widened(r.evidence(), near.entries, self.spec.window_s))
-                     for i, r in zip(likely, readers, strict=True)}
-        return [Judgement(p, found.get(i, ())) for i, p in enumerate(chances)]
-
-    def _near(self, state: MindState) -> Near:
-        """What rules see. Of hours they would see what a question does, and what is now is told by the last windows alone:
-        these are prefilled anew, on a clock of their own, at every window that a rule is put to."""
-        memory, most = state.memory, self.spec.memory.rule_windows
-        if not most:
-            return Near(memory.last_window, state.trunk, memory.entries, 0.0)
-        if state.near is None or state.near.window != memory.last_window:
-            before, (entries, begin_s) = state.near, latest(memory.entries, most, self.spec.window_s)
-            trunk = before.trunk if before is not None and before.trunk.clear() else self._trunk(CHUNK)
-            trunk.extend(self._list(entries))
-            state.near = Near(memory.last_window, trunk, entries, begin_s)
-        return state.near
-
-    def _tree(self, prompts: tuple[str, ...]) -> Tree:
-        """The prompts' ids, packed. Standing rules ask the same ones at every window."""
-        if (tree := self._trees.pop(prompts, None)) is None:
-            tree = Tree.of([self._condition(p) for p in prompts], self.device, self.layout.twins)
-        self._trees[prompts] = tree
-        while len(self._trees) > MOST_TREES:
-            self._trees.pop(next(iter(self._trees)), None)
-        return tree
-
-    def _read_condition(self, prompt: str) -> list[int]:
-        self.check(prompt)
-        return self.layout.condition(prompt)
+        return self._judge(state, prompts, evidence)
 
     def fork(self, state: MindState, suffixes: Sequence[Sequence[int]], *, room: int | None = None) -> Forks:
         """One continuation of the session for each list of ids. `room`: tokens that will follow, about."""
@@ -434,7 +370,7 @@ class Mind:
 
     # --- embeddings --------------------------------------------------------------------------------------------------
 
-    def _list(self, entries: Sequence[Span], start: int = 0) -> Rows:
+    def laid_out(self, entries: Sequence[Span], start: int = 0) -> Rows:
         """What goes into the model for a list, from token `start` on."""
         places, at = Places(twins=self.layout.twins), len(self.layout.head)
         found = [self._laid([self.layout.head], places)]
@@ -473,15 +409,3 @@ class Mind:
 
     def _embeds(self, ids: Sequence[int]) -> Tensor:
         return self._embed(torch.tensor(ids, dtype=torch.long, device=self.device))
-
-
-def widened(evidence: Sequence[Evidence], seen: Sequence[Span], window_s: float,
-            recalled: Sequence[Percept] = ()) -> tuple[Evidence, ...]:
-    """Spans that end with a merged entry end where its stretch of time does; a recalled window is what it is. Nothing
-    relies on what was not seen: what the model writes beyond is cut off.
-    """
-    whole = {clock(p.t0_s) for p in recalled}
-    ends = {label: e.t1_s for e in seen if e.windows > 1 and (label := clock(e.t0_s)) not in whole}
-    last_s = seen[-1].t1_s if seen else 0.0
-    return tuple(replace(e, end_s=min(last_s, max(e.end_s, ends.get(clock(e.end_s - window_s), 0.0))))
-                 for e in evidence if e.start_s < last_s)

@@ -1,0 +1,95 @@
+"""How likely the answer is yes: what standing rules ask about now, all of them in one pass.
+
+With `memory.rule_windows` they see the last windows alone, prefilled as a stream that has just begun: of hours of memory a
+small language model tells worse what is now, and every rule pays for all of it. Without, they fork the memory's own keys
+and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+
+from anymodal.language.forks import CHUNK, Trunk
+from anymodal.language.tree import Tree
+from anymodal.memory import Span, latest, widened
+from anymodal.types import Evidence
+
+if TYPE_CHECKING:
+    from anymodal.language.mind import Mind, MindState
+
+MOST_TREES = 16  # of packed prompts that are kept
+SURE = 0.5  # a judgement from here on comes with its evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """`yes`: probability that the answer is yes rather than no. Evidence only where it was asked for and is likely."""
+
+    yes: float
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(slots=True)
+class Near:
+    """What rules see of a session at a window. `begin_s`: when its clock begins on the session's."""
+
+    window: int
+    trunk: Trunk
+    entries: list[Span]
+    begin_s: float
+
+
+class Judge:
+    """Of one mind."""
+
+    def __init__(self, mind: Mind) -> None:
+        self._mind, self._trees = mind, {}
+        self._condition = lru_cache(maxsize=4096)(self._read)
+
+    @torch.inference_mode()
+    def __call__(self, state: MindState, prompts: Sequence[str], evidence: bool) -> list[Judgement]:
+        if not prompts:
+            return []
+        near, mind = self._near(state), self._mind
+        forks = near.trunk.packed(self._tree(tuple(prompts)))
+        yes, no = (forks.logits[:, list(ids)].float().logsumexp(-1) for ids in (mind.layout.yes, mind.layout.no))
+        chances = torch.sigmoid(yes - no).tolist()
+        found: dict[int, tuple[Evidence, ...]] = {}
+        likely = [i for i, p in enumerate(chances) if p >= SURE]
+        if evidence and likely and mind.layout.spans:
+            forks.keep(likely)
+            readers = mind.greedy(forks, begin=[mind.layout.yes[0]] * len(likely))
+            found = {i: tuple(replace(e, start_s=e.start_s + near.begin_s, end_s=e.end_s + near.begin_s)
+                              for e in widened(r.evidence(), near.entries, mind.spec.window_s))
+                     for i, r in zip(likely, readers, strict=True)}
+        return [Judgement(p, found.get(i, ())) for i, p in enumerate(chances)]
+
+    def _near(self, state: MindState) -> Near:
+        """Made anew at every window that rules are put to."""
+        memory, most, mind = state.memory, self._mind.spec.memory.rule_windows, self._mind
+        if not most:
+            return Near(memory.last_window, state.trunk, memory.entries, 0.0)
+        if state.near is None or state.near.window != memory.last_window:
+            before, (entries, begin_s) = state.near, latest(memory.entries, most, mind.spec.window_s)
+            trunk = before.trunk if before is not None and before.trunk.clear() else mind.trunk(CHUNK)
+            trunk.extend(mind.laid_out(entries))
+            state.near = Near(memory.last_window, trunk, entries, begin_s)
+        return state.near
+
+    def _tree(self, prompts: tuple[str, ...]) -> Tree:
+        """The prompts' ids, packed. Standing rules ask the same ones at every window."""
+        if (tree := self._trees.pop(prompts, None)) is None:
+            tree = Tree.of([self._condition(p) for p in prompts], self._mind.device, self._mind.layout.twins)
+        self._trees[prompts] = tree
+        while len(self._trees) > MOST_TREES:
+            self._trees.pop(next(iter(self._trees)), None)
+        return tree
+
+    def _read(self, prompt: str) -> list[int]:
+        self._mind.check(prompt)
+        return self._mind.layout.condition(prompt)
