@@ -28,7 +28,7 @@ from anymodal.language.prompt import (
     window_label,
 )
 from anymodal.language.stamp import window_stamp
-from anymodal.language.tokenizer import BOS, EOS, PublishedTokenizer, TextTokenizer, clock
+from anymodal.language.tokenizer import ANSWER, BOS, EOS, PublishedTokenizer, TextTokenizer, clock
 from anymodal.models import other_folder
 from anymodal.stages.items import IMAGE
 
@@ -59,6 +59,7 @@ class Layout:
     tail: tuple[int, ...] = ()  # between the windows and turns
     twins: frozenset[tuple[int, int]] = frozenset()  # pairs of ids that share one position
     spans = True  # answers end with the evidence they rely on
+    looked: tuple[int, ...] = (ANSWER,)  # behind a window that an answer looks at, which then goes on
 
     def __init__(self, spec: BundleSpec, tokenizer: TextTokenizer) -> None:
         self.spec, self.tokenizer = spec, tokenizer

@@ -276,8 +276,9 @@ class Mind:
         if entry is None or entry.first in asked.shown or len(asked.shown) >= MOST_LOOKS:
             return False
         asked.shown.add(entry.first)
-        said = self._laid([asked.said], asked.places)
-        asked.rows, asked.said = Rows.cat([asked.rows, said, self._entry(entry, asked.places)]), []
+        said, shown = self._laid([asked.said], asked.places), self._entry(entry, asked.places)
+        asked.rows = Rows.cat([asked.rows, said, shown, self._laid([self.layout.looked], asked.places)])
+        asked.said = []
         return True
 
     def greedy(self, forks: Forks, *, begin: Sequence[int] = (), readers: Sequence[Reader] = (),

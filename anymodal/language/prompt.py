@@ -8,7 +8,7 @@ window it relies on, so finding evidence is copying. Used alike for training and
 What takes more than one look is answered in steps, which nobody is shown: each names a window to look at, which then
 follows it once more, or says what was found.
 
-    <answer> <note> 5 <note> <window> 5 [video] [audio] ... <note> small <note> no <video> 0 7 <eos>
+    <answer> <note> 5 <note> <window> 5 [video] [audio] ... <answer> <note> small <note> no <video> 0 7 <eos>
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from anymodal.language.attach import AttachedLM, Seen, owned, seeing
 from anymodal.language.finder import Finder
 from anymodal.language.prompt import answer_ids, note_ids, question_ids, window_label
 from anymodal.language.stamp import window_stamp
-from anymodal.language.tokenizer import BOS, TextTokenizer, times_in
+from anymodal.language.tokenizer import ANSWER, BOS, TextTokenizer, times_in
 from anymodal.playground.offworld import off_world
 from anymodal.playground.questions import OUTSIDE, Question, make_questions, unseen_questions
 from anymodal.playground.rule_questions import eventful, rule_questions
@@ -292,9 +292,9 @@ def pack(tokenizer: TextTokenizer, rows: list[Question], longest: int, window_s:
         share = min(1.0, 16 / (len(said) + sum(map(len, steps))))  # a long description weighs as a few short answers
         for step, note in zip(row.steps, steps, strict=True):
             ids, weight = ids + note, weight + [STEP * share] * len(note)
-            if isinstance(step, int) and look_again and step not in named:
+            if isinstance(step, int) and look_again and step not in named and step in again:
                 named.add(step)
-                ids, weight = ids + again.get(step, []), weight + [0.0] * len(again.get(step, ()))
+                ids, weight = ids + again[step] + [ANSWER], weight + [0.0] * (len(again[step]) + 1)
         text = len(tokenizer.encode(row.answer))
         packed.ids += ids + said
         packed.owner += [number] * (len(ids) + len(said))
