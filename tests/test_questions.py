@@ -10,7 +10,7 @@ from anymodal.playground.questions import KINDS, facts, make_questions
 from anymodal.playground.truth import question_to_json
 from anymodal.playground.world import DEVICE_MOTIONS, DeviceMotion, make_scene
 
-DRAWN = "c4fe32c556980c49f877ea8ea74ece80138154a79afd0f184648919135a2d994"  # change it only if you mean to ask others
+DRAWN = "58c6cb94116b88ba11f0e2fd5bb66f1ad07c732ef76c0cf9a73d64fd555e57d7"  # change it only if you mean to ask others
 SENSES = (("video", "audio", "imu"), ("video",), ("audio", "imu"))
 
 

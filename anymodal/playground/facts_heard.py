@@ -34,6 +34,10 @@ from anymodal.playground.world import (
     place_of,
 )
 
+# a sound or a motion, whichever, where there is one
+_ANY_SOUND = {"past": "there was a sound", "base": "something sound", "ing": "a sound being heard"}
+_ANY_MOTION = {"past": "the device moved", "base": "the device move", "ing": "the device moving"}
+
 # --- across senses -------------------------------------------------------------------------------------------------
 
 def _order(truth: Truth) -> Iterator[Fact]:
@@ -72,6 +76,8 @@ def _sounds(truth: Truth) -> Iterator[Fact]:
                        truth.moment(sound.t0_s, "audio"))
         h = truth.sound(sound.kind, sound.t0_s)
         yield when("sound_when", {"sound": name, "past": h.past, "base": h.base, "ing": h.ing}, sound.t0_s, truth, "audio")
+        if len(sounds) == 1:
+            yield when("sound_when", {"sound": "sound", **_ANY_SOUND}, sound.t0_s, truth, "audio")
 
 
 def _sound_and_sight(truth: Truth) -> Iterator[Fact]:
@@ -112,6 +118,8 @@ def _device(truth: Truth) -> Iterator[Fact]:
     for h in truth.happenings:
         if h.modality == "imu":
             yield when("device_when", {"past": h.past, "base": h.base, "ing": h.ing}, h.t_s, truth, "imu")
+            if len(motions) == 1:
+                yield when("device_when", _ANY_MOTION, h.t_s, truth, "imu")
 
 
 # --- yes or no -----------------------------------------------------------------------------------------------------
