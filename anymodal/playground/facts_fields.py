@@ -58,7 +58,7 @@ def thermal(truth: Truth) -> Iterator[Fact]:
         word = change.word
         accept = (f"it got {word}", f"it is {word}", f"{word} than before")
         yield Fact("warmer", {"obj": name, "after": after}, word, accept, truth.moment(change.t_s, "thermal"),
-                   steps=(int(change.t_s),))
+                   steps=(int(change.t_s), f"{thing.shape} {word}"))
 
 
 def unseen(truth: Truth) -> Iterator[Fact]:
