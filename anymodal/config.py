@@ -174,7 +174,7 @@ class MemorySpec(_Strict):
     turn_tokens: int = Field(256, ge=0)  # of earlier questions and answers, in a question's own fork
     recalled_tokens: int = Field(512, ge=0)  # of windows brought back for a question, in its own fork
     look_again: int = Field(0, ge=0)  # windows still in the list that a question names, by time or content, shown again
-    rule_windows: int = Field(0, ge=0)  # the last ones, which are all that standing rules see; 0: they see the whole list
+    rule_windows: int = Field(0, ge=0)  # standing rules see more of the last ones, at most twice as many; 0: the whole list
 
     @property
     def window_tokens(self) -> int:

@@ -372,12 +372,11 @@ def whole_at(entries: Sequence[Span], t_s: float, window_s: float) -> Span | Non
     return None
 
 
-def latest(entries: Sequence[Span], most: int, window_s: float) -> tuple[list[Span], float]:
-    """The last windows, at most `most`, as far back as they stand whole, on a clock that begins with the first of them; and
+def since(entries: Sequence[Span], first: int, window_s: float) -> tuple[list[Span], float]:
+    """The windows from number `first` on, as far back as they stand whole, on a clock that begins with the earliest; and
     when that is."""
-    last = entries[-1].last if entries else -1
     found: list[Span] = []
-    for k in range(last, max(-1, last - most), -1):
+    for k in range(entries[-1].last if entries else -1, max(0, first) - 1, -1):
         if (entry := whole_at(entries, k * window_s, window_s)) is None:
             break
         found.append(entry)

@@ -13,7 +13,7 @@ from anymodal.bundle import load_bundle
 from anymodal.config import MemorySpec, load_spec, parse_spec
 from anymodal.errors import ConfigError, QuestionError
 from anymodal.language.mind import Mind
-from anymodal.memory import Compaction, Memory, Span, latest, merge, named, similarity, widened
+from anymodal.memory import Compaction, Memory, Span, merge, named, similarity, since, widened
 from anymodal.session.log import Turn
 from anymodal.session.values import pack_row, unpack_row
 from anymodal.stages.items import Percept
@@ -356,10 +356,10 @@ def test_rules_see_the_last_windows_alone_as_if_the_stream_had_begun_with_them(m
     near = Mind(mind.spec.model_copy(update={"memory": memory}), mind.lm, mind.layout)
     prompts = ["Now: a bell rings?", "Now: the red circle stops?"]
     state, whole = near.open(windows=percepts[:30]), mind.open(windows=percepts[:30])
-    for last in (29, 30, 31):
-        if last > 29:
-            near.extend(state, percepts[last])
-        moved = [replace(p, index=k, t0_s=float(k), t1_s=k + 1.0) for k, p in enumerate(percepts[last - 3 : last + 1])]
+    for last, first in ((29, 24), (30, 24), (31, 24), (32, 28), (35, 28)):
+        for k in range(state.memory.last_window + 1, last + 1):
+            near.extend(state, percepts[k])
+        moved = [replace(p, index=k, t0_s=float(k), t1_s=k + 1.0) for k, p in enumerate(percepts[first : last + 1])]
         fresh = [j.yes for j in mind.judge(mind.open(windows=moved), prompts)]
         assert [j.yes for j in near.judge(state, prompts)] == pytest.approx(fresh, abs=1e-5)
     assert fresh != pytest.approx([j.yes for j in mind.judge(whole, prompts)], abs=1e-3)
@@ -371,14 +371,14 @@ def test_rules_see_the_last_windows_alone_as_if_the_stream_had_begun_with_them(m
 
     monkeypatch.setattr(near, "greedy", lambda forks, **_: [Told()] * len(forks.logits))
     monkeypatch.setattr("anymodal.language.judging.SURE", 0.0)
-    assert near.judge(state, prompts, evidence=True)[1].evidence == (Evidence(30.0, 32.0, "audio"),)
+    assert near.judge(state, prompts, evidence=True)[1].evidence == (Evidence(30.0, 36.0, "audio"),)
 
 
-def test_the_latest_windows_are_those_that_stand_whole():
+def test_windows_are_taken_out_as_far_back_as_they_stand_whole():
     merged, whole = Span(0, 4, 0.0, 5.0, ()), Span(5, 7, 5.0, 8.0, (), repeats=((4, 0), (4, 0)))
-    entries, begin_s = latest([merged, whole, Span(8, 8, 8.0, 9.0, ())], 6, 1.0)
+    entries, begin_s = since([merged, whole, Span(8, 8, 8.0, 9.0, ())], 3, 1.0)
     assert begin_s == 5.0 and [(e.first, e.last, e.t0_s, e.t1_s) for e in entries] == [(k, k, k, k + 1.0) for k in range(4)]
-    assert latest([merged], 3, 1.0) == ([], 0.0) == latest([], 3, 1.0)
+    assert since([merged], 3, 1.0) == ([], 0.0) == since([], -4, 1.0)
 
 
 def test_evidence_that_ends_with_a_merged_entry_covers_all_of_it():

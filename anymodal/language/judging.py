@@ -1,8 +1,8 @@
 """How likely the answer is yes: what standing rules ask about now, all of them in one pass.
 
-With `memory.rule_windows` they see the last windows alone, prefilled as a stream that has just begun: of hours of memory a
-small language model tells worse what is now, and every rule pays for all of it. Without, they fork the memory's own keys
-and values.
+With `memory.rule_windows` they see the last windows alone, as a stream that has just begun: of hours of memory a small
+language model tells worse what is now, and every rule pays for all of it. That stream begins anew after every so many
+windows, with as many before it, so that most windows are only appended. Without, rules fork the memory's keys and values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from anymodal.language.forks import CHUNK, Trunk
 from anymodal.language.tree import Tree
-from anymodal.memory import Span, latest, widened
+from anymodal.memory import Span, since, widened
 from anymodal.types import Evidence
 
 if TYPE_CHECKING:
@@ -70,15 +70,16 @@ class Judge:
         return [Judgement(p, found.get(i, ())) for i, p in enumerate(chances)]
 
     def _near(self, state: MindState) -> Near:
-        """Made anew at every window that rules are put to."""
-        memory, most, mind = state.memory, self._mind.spec.memory.rule_windows, self._mind
+        memory, most, mind, near = state.memory, self._mind.spec.memory.rule_windows, self._mind, state.near
+        last = memory.last_window
         if not most:
-            return Near(memory.last_window, state.trunk, memory.entries, 0.0)
-        if state.near is None or state.near.window != memory.last_window:
-            before, (entries, begin_s) = state.near, latest(memory.entries, most, mind.spec.window_s)
-            trunk = before.trunk if before is not None and before.trunk.clear() else mind.trunk(CHUNK)
-            trunk.extend(mind.laid_out(entries))
-            state.near = Near(memory.last_window, trunk, entries, begin_s)
+            return Near(last, state.trunk, memory.entries, 0.0)
+        if near is None or near.window != last:
+            entries, begin_s = since(memory.entries, (last // most - 1) * most, mind.spec.window_s)
+            goes_on = near is not None and near.begin_s == begin_s and near.window < last
+            trunk = near.trunk if goes_on or near is not None and near.trunk.clear() else mind.trunk(CHUNK)
+            trunk.extend(mind.laid_out(entries, trunk.length))
+            state.near = Near(last, trunk, entries, begin_s)
         return state.near
 
     def _tree(self, prompts: tuple[str, ...]) -> Tree:
