@@ -132,7 +132,8 @@ def _one_check(scene: Scene, dice: random.Random) -> Iterator[Question]:
     for drill in dice.choice((_one_at, _one_at, _one_now))(scene, dice):
         every = _EVERY[drill.question.split()[0].rstrip(":")]
         said = drill.answer if dice.random() < 0.5 else dice.choice([v for v in every if v != drill.answer])
-        yield Question("drill_check", f"{drill.question}, {said}?", "yes" if said == drill.answer else "no")
+        yield Question("drill_check", f"{drill.question}, {said}?", "yes" if said == drill.answer else "no",
+                       steps=(drill.answer,))
 
 
 def _one_any(scene: Scene, dice: random.Random) -> Iterator[Question]:
@@ -173,7 +174,8 @@ def _one_first(scene: Scene, dice: random.Random) -> Iterator[Question]:
     if len(once) > 1:
         one, two = dice.sample(once, 2)
         if abs(one[0] - two[0]) >= 1.0:
-            yield Question("drill_first", f"first: {one[1]}, {two[1]}", min(one, two)[1])
+            yield Question("drill_first", f"first: {one[1]}, {two[1]}", min(one, two)[1],
+                           steps=(int(one[0]), int(two[0])))
 
 
 def _one_pictured(word: str, find: Callable[[Scene, int], Thing | None]) -> Maker:
@@ -197,7 +199,8 @@ def _one_change(scene: Scene, dice: random.Random) -> Iterator[Question]:
     if rows:
         shape, change = dice.choice(rows)
         either = dice.choice(("warmer or colder", "colder or warmer"))
-        yield Question("drill_warmer", f"{either}: {shape}", change.word)
+        yield Question("drill_warmer", f"{either}: {shape}", change.word,
+                       steps=(int(change.t_s), f"{shape} {change.word}"))
 
 
 def _one_change_time(scene: Scene, dice: random.Random) -> Iterator[Question]:
