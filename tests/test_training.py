@@ -90,7 +90,7 @@ def test_packed_questions_score_as_forks_of_the_cache_do(spec, tokenizer, parts)
         soft = soft_tokens(FrozenFrames(perception), batch)
         prefix = clip_prefix(lm, tokenizer, soft, [range(8)])
         named = Question("describe_at", "what was there at 3 s, and at 6 s?", "a ring, a star", (), ())
-        stepped = Question("yn_place", "is the ring at the top left?", "no", (), (), (5, "bottom", 2, 5))
+        stepped = Question("yn_place", "is the ring at the top left?", "no", (), (), (5, "bottom", (1, 4), 2, 5))
         rows = [*batch["asked"][0], named, stepped]
         again = {"shown": window_places(tokenizer, soft, range(8)), "look_again": 2}
         packed = [float(packed_loss(lm, prefix, [pack(tokenizer, [row], 96, 1.0, **again)])[0]) for row in rows]

@@ -45,9 +45,11 @@ def answer_ids(tokenizer: TextTokenizer, text: str, evidence: Sequence[Evidence]
     return [*ids, EOS]
 
 
-def note_ids(tokenizer: TextTokenizer, step: float | str) -> list[int]:
-    """A step on the way to an answer: the start of a window to look at, or what is found."""
-    return [NOTE, *tokenizer.encode(step if isinstance(step, str) else clock(step)), NOTE]
+def note_ids(tokenizer: TextTokenizer, step: float | str | Sequence[float], window_s: float = 1.0) -> list[int]:
+    """A step on the way to an answer: the number of a window to look at, what is found there, or the numbers of several."""
+    numbers = () if isinstance(step, str) else step if isinstance(step, Sequence) else (step,)
+    text = step if isinstance(step, str) else " ".join(clock(n * window_s) for n in numbers)
+    return [NOTE, *tokenizer.encode(text), NOTE]
 
 
 @dataclass(slots=True)

@@ -35,7 +35,8 @@ NUMBERS = ("none", "one", "two", "three", "four", "five", "six")
 WAY = {"left": "to the left", "right": "to the right", "up": "up", "down": "down"}
 
 
-Step = int | str  # on the way to an answer: a second to look at, or what is found there
+# on the way to an answer: a second to look at, what is found there, or the seconds of several things
+Step = int | str | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

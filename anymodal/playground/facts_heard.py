@@ -49,7 +49,7 @@ def _order(truth: Truth) -> Iterator[Fact]:
         slots = {f"{n}_{form}": getattr(h, form) for n, h in (("a", a), ("b", b)) for form in ("past", "base", "ing")}
         evidence = truth.moment(first.t_s, first.modality) + truth.moment(then.t_s, then.modality)
         same = set(first.short) & set(then.short)
-        times = (int(a.t_s), int(b.t_s))
+        times = ((int(a.t_s), int(b.t_s)),)
         yield Fact("order", slots, first.ing, (first.past, *([] if same else first.short[:3])), evidence, steps=times)
         yield Fact("order_yn", slots, *yes_or_no(a is first), evidence, steps=times)
 

@@ -175,7 +175,7 @@ def _one_first(scene: Scene, dice: random.Random) -> Iterator[Question]:
         one, two = dice.sample(once, 2)
         if abs(one[0] - two[0]) >= 1.0:
             yield Question("drill_first", f"first: {one[1]}, {two[1]}", min(one, two)[1],
-                           steps=(int(one[0]), int(two[0])))
+                           steps=((int(one[0]), int(two[0])),))
 
 
 def _one_pictured(word: str, find: Callable[[Scene, int], Thing | None]) -> Maker:

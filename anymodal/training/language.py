@@ -288,7 +288,7 @@ def pack(tokenizer: TextTokenizer, rows: list[Question], longest: int, window_s:
         ids = [i for k in sorted(named) for i in again.get(k, ())] + question_ids(tokenizer, row.question, longest)
         weight = [0.0] * len(ids)
         said = answer_ids(tokenizer, row.answer, row.evidence, window_s)
-        steps = [note_ids(tokenizer, step * window_s if isinstance(step, int) else step) for step in row.steps]
+        steps = [note_ids(tokenizer, step, window_s) for step in row.steps]
         share = min(1.0, 16 / (len(said) + sum(map(len, steps))))  # a long description weighs as a few short answers
         for step, note in zip(row.steps, steps, strict=True):
             ids, weight = ids + note, weight + [STEP * share] * len(note)

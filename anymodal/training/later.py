@@ -51,7 +51,7 @@ def delayed(row: Question, times: Sequence[int], dice: random.Random) -> Questio
     if row.answer.isdigit() and row.type.endswith("when"):
         answer = clock(begin(int(row.answer)))
     evidence = tuple(replace(e, start_s=float(begin(int(e.start_s))), end_s=float(end(int(e.end_s)))) for e in row.evidence)
-    steps = tuple(begin(s) if isinstance(s, int) else s for s in row.steps)
+    steps = tuple(s if isinstance(s, str) else begin(s) if isinstance(s, int) else tuple(map(begin, s)) for s in row.steps)
     return replace(row, question=told(row.question, plain), answer=answer, evidence=evidence, steps=steps)
 
 
