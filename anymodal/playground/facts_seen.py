@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from anymodal.playground.facts import NUMBERS, VERBS, WAY, Fact, Truth, when, with_article, yes_or_no
-from anymodal.playground.world import COLORS, SHAPES, SIZES, Thing, heading, place_of
+from anymodal.playground.world import COLORS, PLACES, SHAPES, SIZES, Thing, heading, place_of
 
 EDGE = 0.03  # a place this close to the next one is not asked about
 
@@ -51,9 +51,12 @@ def _count(truth: Truth) -> Iterator[Fact]:
 
 
 def _listed(things: list[Thing]) -> str:
-    """Things by name, in the order in which they are first seen, left before right."""
-    first = sorted(things, key=lambda t: (int(max(t.appear_s, 0.0)), float(t.at(np.array(max(t.appear_s, 0.0)))[0])))
-    return ", ".join(f"{t.color} {t.shape}" for t in first) or "nothing"
+    """Things by name, in the order in which they are first seen, and within a second in that of `PLACES`."""
+    def seen(thing: Thing) -> tuple[int, int]:
+        start_s = max(thing.appear_s, 0.0)
+        return int(start_s), PLACES.index(place_of(*(float(v) for v in thing.at(np.array(start_s)))))
+
+    return ", ".join(f"{t.color} {t.shape}" for t in sorted(things, key=seen)) or "nothing"
 
 
 def _exists(truth: Truth) -> Iterator[Fact]:
