@@ -270,7 +270,7 @@ class Mind:
 
     def _looks(self, asked: Asked, reader: Reader) -> bool:
         """Whether an answer has come to a window to look at: then `asked` goes on with what was said, and that window."""
-        if reader.look_s is None or self._finder is None:
+        if reader.look_s is None or self._attached or not self.spec.memory.look_again:
             return False
         entry = whole_at(asked.seen, reader.look_s, self.spec.window_s)
         if entry is None or entry.first in asked.shown or len(asked.shown) >= MOST_LOOKS:
