@@ -47,7 +47,8 @@ def test_a_step_that_is_empty_or_does_not_end_is_no_text(tokenizer, ids):
 @pytest.fixture(scope="module")
 def mind(tmp_path_factory):
     path = random_bundle(tmp_path_factory.mktemp("steps"))
-    path.write_text(path.read_text().replace("window_s: 1.0", "window_s: 1.0\nmemory: {look_again: 2}"))
+    path.write_text(path.read_text().replace("window_s: 1.0", "window_s: 1.0\nmemory: {look_again: 2}")
+                    .replace("max_answer_tokens: 12", "max_answer_tokens: 40"))
     return load_bundle(path).mind
 
 
@@ -115,3 +116,4 @@ def test_several_answers_take_their_own_looks(mind, state, script, tokenizer):
     assert (one.text, two.text) == ("no", "red")
     assert heard == [stepped(tokenizer), plain] and heard[1][-1] == EOS
     assert [len(rows) for rows in begun] == [2, 1]
+
