@@ -9,7 +9,7 @@ import torch
 from anymodal.bundle import load_bundle
 from anymodal.config import load_spec
 from anymodal.language.prompt import AnswerReader, answer_ids, note_ids
-from anymodal.language.tokenizer import EOS, NOTE, TextTokenizer
+from anymodal.language.tokenizer import ANSWER, EOS, NOTE, TextTokenizer
 from anymodal.stages.items import Percept
 from anymodal.testing_bundle import random_bundle
 from anymodal.types import Answer, Delta, Evidence, Tokens
@@ -38,7 +38,7 @@ def test_a_reader_gives_the_text_alone_and_says_where_to_look(tokenizer):
     assert tokenizer.decode(steps[2]).split() == ["3", "1:05"]
 
 
-@pytest.mark.parametrize("ids", [[NOTE], [NOTE, NOTE], [NOTE, 300, 301]])
+@pytest.mark.parametrize("ids", [[NOTE], [NOTE, ANSWER], [NOTE, NOTE, ANSWER], [NOTE, 300, 301]])
 def test_a_step_that_is_empty_or_does_not_end_is_no_text(tokenizer, ids):
     reader, pieces, looks = read(tokenizer, ids)
     assert reader.text == "" and not any(pieces) and looks[-1] is None

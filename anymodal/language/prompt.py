@@ -8,7 +8,7 @@ window it relies on, so finding evidence is copying. Used alike for training and
 What takes more than one look is answered in steps, which nobody is shown: each names a window to look at, which then
 follows it once more, or says what was found.
 
-    <answer> <note> 5 <note> <window> 5 [video] [audio] ... <answer> <note> small <note> no <video> 0 7 <eos>
+    <answer> <note> 5 <answer> <window> 5 [video] [audio] ... <answer> <note> small <answer> no <video> 0 7 <eos>
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def note_ids(tokenizer: TextTokenizer, step: float | str | Sequence[float], wind
     """A step on the way to an answer: the number of a window to look at, what is found there, or the numbers of several."""
     numbers = () if isinstance(step, str) else step if isinstance(step, Sequence) else (step,)
     text = step if isinstance(step, str) else " ".join(clock(n * window_s) for n in numbers)
-    return [NOTE, *tokenizer.encode(text), NOTE]
+    return [NOTE, *tokenizer.encode(text), ANSWER]
 
 
 @dataclass(slots=True)
@@ -72,12 +72,13 @@ class AnswerReader:
         """Take a token; returns the text it adds, if any."""
         self.look_s = None
         if token == NOTE and not self._spans:
-            begins = self._note is None
-            self.look_s = None if begins else parse_clock(self.tokenizer.decode(self._note))
-            self._note = [] if begins else None
+            self._note = []
             return ""
         if self._note is not None:
-            self._note.append(token)
+            if token == ANSWER:
+                self.look_s, self._note = parse_clock(self.tokenizer.decode(self._note)), None
+            else:
+                self._note.append(token)
             return ""
         if token in _MODALITY_OF:
             self._spans.append((_MODALITY_OF[token], []))

@@ -114,7 +114,7 @@ def _motion(truth: Truth) -> Iterator[Fact]:
             continue
         if thing.direction == "still":
             yield Fact("motion", {"obj": name}, "it stays still", ("still", "it does not move", "nowhere"),
-                       truth.seen_span(thing))
+                       truth.seen_span(thing), steps=moving(truth, thing))
             continue
         end = min(thing.vanish_s, truth.scene.duration_s)
         legs = [(a, min(b, end)) for a, b, *move in zip(thing.times, thing.times[1:], thing.xs, thing.xs[1:], thing.ys,
@@ -126,7 +126,7 @@ def _motion(truth: Truth) -> Iterator[Fact]:
 
 
 def moving(truth: Truth, thing: Thing) -> tuple[int, ...]:
-    """The first second in which a thing moves its way all the time."""
+    """The first second in which a thing moves its way all the time, or does not move."""
     seconds = range(int(max(thing.appear_s, 0.0)), int(truth.scene.duration_s))
     return tuple(k for k in seconds if heading(thing, float(k), k + 1.0) == thing.direction)[:1]
 
