@@ -189,8 +189,9 @@ class Mind:
         began = time.perf_counter()
         self.check(question)
         seen, length = self._seen(state.memory, at_s)
-        asked = self._asked(question, seen, state.trunk.free(length), self._turns(turns), recalled)
-        forks = state.trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
+        trunk = state.trunk  # another one may take its place while the answer is read
+        asked = self._asked(question, seen, trunk.free(length), self._turns(turns), recalled)
+        forks = trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
         reader = self.layout.reader()
         logprob, count, ttft_s = 0.0, 0, 0.0
         for _ in range(self.spec.prompt.max_answer_tokens):
@@ -210,7 +211,7 @@ class Mind:
                 break
             asked.said.append(token)
             if self._looks(asked, reader):
-                forks = state.trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
+                forks = trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
             else:
                 forks.step(torch.tensor([token], device=self.device))
         if rest := reader.finish():
