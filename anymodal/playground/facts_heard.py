@@ -95,8 +95,9 @@ def _sound_and_sight(truth: Truth) -> Iterator[Fact]:
                 continue
             h = truth.sound(sound.kind, sound.t0_s)
             slots = {"obj": name, "sound": sound.kind, "a_sound": A_SOUND[sound.kind], "past": h.past, "ing": h.ing}
+            shown = f"{thing.color_at(sound.t0_s)} {thing.shape}" if sound in inside else "nothing"
             yield Fact("sound_while_visible", slots, *yes_or_no(sound in inside), truth.moment(sound.t0_s, "audio"),
-                       steps=(int(sound.t0_s),))
+                       steps=(int(sound.t0_s), shown))
         if len({s.kind for s in inside}) == 1:
             sound = inside[0]
             yield Fact("sound_during", {"obj": name}, A_SOUND[sound.kind], (sound.kind, f"the {sound.kind}"),
@@ -137,22 +138,24 @@ def _statements(truth: Truth) -> Iterator[Fact]:
             name = truth.refer(thing, hide="color")
             if name and not thing.recolor:
                 color, right = pick(thing.color, COLORS)
-                yield Fact("yn_color", {"obj": name, "color": color}, *yes_or_no(right), seen, steps=(thing.color,))
+                yield Fact("yn_color", {"obj": name, "color": color}, *yes_or_no(right), seen,
+                           steps=(f"{thing.color}, {color}",))
             name = truth.refer(thing, hide="size")
             if name:
                 size, right = pick(thing.size, SIZES)
-                yield Fact("yn_size", {"obj": name, "size": size}, *yes_or_no(right), seen, steps=(thing.size,))
+                yield Fact("yn_size", {"obj": name, "size": size}, *yes_or_no(right), seen,
+                           steps=(f"{thing.size}, {size}",))
             spot = resting_place(thing, scene.duration_s)
             if name and spot and thing.vanish_s > scene.duration_s:
                 place, right = pick(spot[0], PLACES)
                 now = truth.span(scene.duration_s - 1e-3, scene.duration_s, "video")
                 where = "in the middle" if place == "middle" else f"at the {place}"
                 yield Fact("yn_place", {"obj": name, "place": where}, *yes_or_no(right), now,
-                           steps=(int(scene.duration_s - 1e-3), spot[0]))
+                           steps=(int(scene.duration_s - 1e-3), f"{spot[0]}, {place}"))
             if name and thing.direction in DIRECTIONS:
                 way, right = pick(thing.direction, tuple(DIRECTIONS))
                 yield Fact("yn_motion", {"obj": name, "direction": WAY[way]}, *yes_or_no(right), seen,
-                           steps=(*moving(truth, thing), thing.direction))
+                           steps=(*moving(truth, thing), f"{thing.direction}, {way}"))
             kinds = {e.kind for e in thing.events}
             kind = rng.choice(sorted(kinds)) if kinds and rng.random() < 0.5 else rng.choice(VISUAL_EVENTS)
             here = [e for e in thing.events if e.kind == kind]

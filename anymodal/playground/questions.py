@@ -35,7 +35,7 @@ WEIGHTS = {"place_now": 1.6, "place_first": 1.6, "motion": 1.4, "event_kind": 1.
            "order_yn": 1.2, "sound_when": 1.3, "device_when": 1.2, "sound_while_visible": 1.5, "sound_during": 1.2,
            "count": 1.5, "unanswerable": 1.5, "describe_at": 1.6, "caption": 0.5, "sound_first": 0.8,
            "sound_last": 0.8, "nearest": 3.0, "hottest": 3.0, "warmer": 3.5,
-           "yn_size": 2.2, "yn_place": 2.2, "yn_motion": 2.2, "yn_event": 2.2}
+           "color_before": 2.0, "color_after": 2.0, "yn_size": 2.2, "yn_place": 2.2, "yn_motion": 2.2, "yn_event": 2.2}
 
 TELLING = 0.6
 

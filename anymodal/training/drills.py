@@ -133,7 +133,7 @@ def _one_check(scene: Scene, dice: random.Random) -> Iterator[Question]:
         every = _EVERY[drill.question.split()[0].rstrip(":")]
         said = drill.answer if dice.random() < 0.5 else dice.choice([v for v in every if v != drill.answer])
         yield Question("drill_check", f"{drill.question}, {said}?", "yes" if said == drill.answer else "no",
-                       steps=(drill.answer,))
+                       steps=(f"{drill.answer}, {said}",))
 
 
 def _one_any(scene: Scene, dice: random.Random) -> Iterator[Question]:
