@@ -233,13 +233,16 @@ class SearchSpec(_Strict):
 
     A phrase with {fields} stands for one with each of the `words` of that name. A modality whose tokens say different
     things has a list of phrases for each of them. `nothing`: phrases for when there is none of the others; they are not
-    found.
+    found. `tells`: kinds of `words` whose happening tokens tell without the language model, and from which share on;
+    `plain`: words that add nothing to such a condition.
     """
 
     words: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     phrases: dict[str, tuple[str, ...] | tuple[tuple[str, ...], ...]]
     nothing: tuple[str, ...] = ()
     synonyms: dict[str, str] = Field(default_factory=dict)
+    tells: dict[str, PositiveFloat] = Field(default_factory=dict)
+    plain: frozenset[str] = frozenset()
     scale: float = Field(10.0, gt=0)  # of the softmax over a modality's phrases,
     scales: dict[str, PositiveFloat] = Field(default_factory=dict)  # and of some in its place
     at_least: float = Field(0.5, gt=0, le=1)  # probability of a hit
@@ -251,6 +254,8 @@ class SearchSpec(_Strict):
             for name in re.findall(r"{(\w*)}", phrase):
                 if name not in self.words:
                     raise ValueError(f"phrase {phrase!r} names {name!r}; {nearest(name, self.words)}")
+        for kind in set(self.tells) - set(self.words):
+            raise ValueError(f"tells: {kind!r} is not among the words; {nearest(kind, self.words)}")
         for phrase in set(self.nothing) - every:
             raise ValueError(f"nothing: {phrase!r} is not among the phrases; {nearest(phrase, every)}")
         return self

@@ -57,6 +57,15 @@ class Finder:
         found = (self._synonyms.get(w, w) for w in _WORD.findall(text))
         return {self._number[f] for w in found for f in _forms(w) if f in self._number}
 
+    def number(self, word: str) -> int:
+        """Of a word of the bundle's."""
+        return self._number[word]
+
+    def known(self, word: str) -> int | None:
+        """The number of the word that a word of a text is, or is a form of; None: none of the known ones."""
+        forms = _forms(self._synonyms.get(word, word))
+        return next((self._number[f] for f in forms if f in self._number), None)
+
     @torch.no_grad()
     def said(self, tokens: Tensor) -> np.ndarray:
         """How much each token says each word, shares that add up to 1: (..., N, V) of tokens (..., N, W)."""

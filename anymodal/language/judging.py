@@ -1,5 +1,7 @@
 """How likely the answer is yes: what standing rules ask about now, all of them in one pass.
 
+What the newest window's tokens tell by themselves (`witness`) is not put to the language model.
+
 With `memory.rule_windows` they see the last windows alone, as a stream that has just begun: of hours of memory a small
 language model tells worse what is now, and every rule pays for all of it. That stream begins anew after every so many
 windows, with as many before it, so that most windows are only appended. Without, rules fork the memory's keys and values.
@@ -12,10 +14,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from anymodal.language.forks import CHUNK, Trunk
 from anymodal.language.tree import Tree
+from anymodal.language.witness import Witness
 from anymodal.memory import Span, since, widened
 from anymodal.types import Evidence
 
@@ -48,11 +52,39 @@ class Judge:
     """Of one mind."""
 
     def __init__(self, mind: Mind) -> None:
-        self._mind, self._trees = mind, {}
+        self._mind, self._trees, self._witness = mind, {}, Witness.of(mind.spec.search, mind.finder)
         self._condition = lru_cache(maxsize=4096)(self._read)
 
     @torch.inference_mode()
     def __call__(self, state: MindState, prompts: Sequence[str], evidence: bool) -> list[Judgement]:
+        if not prompts:
+            return []
+        told = self._told(state, prompts)
+        asked = iter(self._ask(state, [p for p, known in zip(prompts, told, strict=True) if known is None], evidence))
+        return [next(asked) if known is None else known for known in told]
+
+    def _told(self, state: MindState, prompts: Sequence[str]) -> list[Judgement | None]:
+        """What the newest window's tokens tell by themselves; None: the language model has to be asked."""
+        witness, memory, window_s = self._witness, state.memory, self._mind.spec.window_s
+        if witness is None or not memory.entries:
+            return [None] * len(prompts)
+        readings, newest = [witness.reading(prompt) for prompt in prompts], memory.entries[-1]
+        parts = [p for p in newest.parts for _ in p.embeds]
+        said = np.zeros((0, 0))
+        if parts and any(readings):
+            embeds = torch.from_numpy(np.concatenate([p.embeds for p in newest.parts]))
+            said = self._mind.finder.said(embeds.to(self._mind.device))
+        found: list[Judgement | None] = []
+        for reading in readings:
+            if reading is None:
+                found.append(None)
+                continue
+            yes, token = witness.chance(reading, said)
+            seen = (Evidence(newest.t1_s - window_s, newest.t1_s, parts[token].modality),) if yes >= SURE else ()
+            found.append(Judgement(yes, seen))
+        return found
+
+    def _ask(self, state: MindState, prompts: Sequence[str], evidence: bool) -> list[Judgement]:
         if not prompts:
             return []
         near, mind = self._near(state), self._mind

@@ -91,7 +91,8 @@ class Mind:
         self.capability = getattr(lm, "capability", None) or Capability.of(self.model)
         self._attached = isinstance(lm, AttachedLM)  # then soft tokens do not stand among the text
         memory, prompt = spec.memory, spec.prompt
-        self._finder, self._judge = Finder.of(spec, layout.tokenizer, lm), Judge(self)
+        self.finder = Finder.of(spec, layout.tokenizer, lm)
+        self._judge = Judge(self)
         self.capability.check(
             memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens
             + len(layout.question("")) + prompt.max_answer_tokens,
@@ -350,13 +351,13 @@ class Mind:
 
     def _found(self, question: str, seen: Sequence[Span]) -> list[Span]:
         """The few windows that say what a question names."""
-        if self._finder is None or not self._finder.words(question):
+        if self.finder is None or not self.finder.words(question):
             return []
         whole = [e for e in seen if e.whole and e.parts]
         tokens = [np.concatenate([p.embeds for p in e.parts]) for e in whole]
-        said = self._finder.said(torch.from_numpy(np.concatenate(tokens)).to(self.device)) if tokens else np.zeros((0, 1))
+        said = self.finder.said(torch.from_numpy(np.concatenate(tokens)).to(self.device)) if tokens else np.zeros((0, 1))
         rows = np.split(said, np.cumsum([len(t) for t in tokens])[:-1]) if tokens else []
-        return [whole[k] for k in self._finder.few(question, rows, self.spec.memory.look_again)]
+        return [whole[k] for k in self.finder.few(question, rows, self.spec.memory.look_again)]
 
     def _confidence(self, logprob: float, count: int, seen: Sequence[Span]) -> float:
         """Calibrated probability that the answer is right, times how familiar the least familiar sense looks.
