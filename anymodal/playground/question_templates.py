@@ -274,6 +274,7 @@ Name the moment when {past}. | Do you know when {past}? | {ing}, when was that? 
 When did you notice {ing}? | When did you feel {ing}? | Say when {past}. | How far into the clip did {base}?
 When in the clip did {base}? | On which second did {base}? | At what time was it that {past}?""",
     "yn_color": """
+Did the {obj} have {color} colour? | Was {color} the color of the {obj}? | Does the {obj} have {color} colour?
 Is the {obj} {color}? | Is the colour of the {obj} {color}? | Is the color of the {obj} {color}?
 Was the {obj} {color}? | Is it true that the {obj} is {color}? | The {obj} is {color}, yes or no?
 Does the {obj} look {color}? | the {obj} is {color}? | Would you say the {obj} is {color}?
@@ -285,6 +286,7 @@ Do you think the {obj} is {color}? | Yes or no: is the {obj} {color}? | Is the {
 Look at the {obj}. Is it {color}? | Is that {obj} {color}? | The {obj} is {color}, right?
 Say if the {obj} is {color}. | Did the {obj} look {color}?""",
     "yn_size": """
+Did the {obj} have {size} size? | Does the {obj} have a {size} size? | Was the {obj} {size} in size? | Was the {obj} of {size} size?
 Is the {obj} {size}? | Was the {obj} {size}? | Is the size of the {obj} {size}?
 Is it true that the {obj} is {size}? | The {obj} is {size}, yes or no? | Does the {obj} look {size}?
 Would you say the {obj} is {size}? | the {obj} is {size}? | Tell me whether the {obj} is {size}.
@@ -370,6 +372,9 @@ Describe the picture at {t} seconds. | What is going on at second {t}? | Say wha
 Describe {t} s. | What is in the picture at {t} s? | What is shown at {t} seconds? | When it is {t} s, what happens?
 Tell me what you see and hear at {t} s. | Give me a description of the clip at {t} s.""",
     "nearest": """
+What do you see nearest{when}? | Which object do you see closest{when}? | Of all that you see, what is nearest{when}?
+Of all objects you can see, which is the closest{when}? | The closest shape that you see{when}?
+Out of what can be seen, which thing is nearest{when}?
 What shape is the nearest object{when}? | Which shape is nearest{when}? | What is the nearest object{when}?
 Which object is nearest to the camera{when}? | What is closest to the camera{when}? | Which object is closest{when}?
 What is the shape of the nearest object{when}? | Nearest object{when}? | Tell me the nearest object{when}.
@@ -380,6 +385,9 @@ By distance away, which object is first{when}? | Look at the distance. Which obj
 Which shape is the shortest way from the camera{when}? | The object nearest to the camera{when} is what shape?
 Do you know what the closest object is{when}? | What shape does the nearest object have{when}?""",
     "hottest": """
+What do you see that is hottest{when}? | Which object do you see as the warmest{when}? | Of all that you see, what is hottest{when}?
+Of all objects you can see, which is the warmest{when}? | The warmest shape that you see{when}?
+Out of what can be seen, which thing is hottest{when}?
 What shape is the hottest object{when}? | Which shape is hottest{when}? | What is the hottest object{when}?
 Which object is the hottest{when}? | What is the warmest object{when}? | Which object is warmest{when}?
 What is the shape of the hottest object{when}? | Hottest object{when}? | Tell me the hottest object{when}.
