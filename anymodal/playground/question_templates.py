@@ -372,7 +372,8 @@ Describe the picture at {t} seconds. | What is going on at second {t}? | Say wha
 Describe {t} s. | What is in the picture at {t} s? | What is shown at {t} seconds? | When it is {t} s, what happens?
 Tell me what you see and hear at {t} s. | Give me a description of the clip at {t} s.""",
     "nearest": """
-What do you see nearest{when}? | Which object do you see closest{when}? | Of all that you see, what is nearest{when}?
+What do you see nearest{when}? | Which object do you see closest{when}?
+Of all that you see, what is nearest{when}?
 Of all objects you can see, which is the closest{when}? | The closest shape that you see{when}?
 Out of what can be seen, which thing is nearest{when}?
 What shape is the nearest object{when}? | Which shape is nearest{when}? | What is the nearest object{when}?
@@ -385,7 +386,8 @@ By distance away, which object is first{when}? | Look at the distance. Which obj
 Which shape is the shortest way from the camera{when}? | The object nearest to the camera{when} is what shape?
 Do you know what the closest object is{when}? | What shape does the nearest object have{when}?""",
     "hottest": """
-What do you see that is hottest{when}? | Which object do you see as the warmest{when}? | Of all that you see, what is hottest{when}?
+What do you see that is hottest{when}? | Which object do you see as the warmest{when}?
+Of all that you see, what is hottest{when}?
 Of all objects you can see, which is the warmest{when}? | The warmest shape that you see{when}?
 Out of what can be seen, which thing is hottest{when}?
 What shape is the hottest object{when}? | Which shape is hottest{when}? | What is the hottest object{when}?
