@@ -286,7 +286,8 @@ Do you think the {obj} is {color}? | Yes or no: is the {obj} {color}? | Is the {
 Look at the {obj}. Is it {color}? | Is that {obj} {color}? | The {obj} is {color}, right?
 Say if the {obj} is {color}. | Did the {obj} look {color}?""",
     "yn_size": """
-Did the {obj} have {size} size? | Does the {obj} have a {size} size? | Was the {obj} {size} in size? | Was the {obj} of {size} size?
+Did the {obj} have {size} size? | Does the {obj} have a {size} size?
+Was the {obj} {size} in size? | Was the {obj} of {size} size?
 Is the {obj} {size}? | Was the {obj} {size}? | Is the size of the {obj} {size}?
 Is it true that the {obj} is {size}? | The {obj} is {size}, yes or no? | Does the {obj} look {size}?
 Would you say the {obj} is {size}? | the {obj} is {size}? | Tell me whether the {obj} is {size}.
