@@ -45,14 +45,14 @@ def test_what_says_more_or_less_is_put_to_the_language_model(witness, condition)
 
 
 def saying(witness: Witness, *tokens: str) -> np.ndarray:
-    rows = np.array([[float(w in token.split()) for w in (*witness._finder._words, "nothing")] for token in tokens])
+    rows = np.array([[float(token.split().count(w)) for w in (*witness._finder._words, "nothing")] for token in tokens])
     return rows / np.maximum(rows.sum(1, keepdims=True), 1)
 
 
 @pytest.mark.parametrize(("condition", "tokens", "likely"), [
-    ("the red circle stops", ("blue star", "red circle stops"), True),
-    ("the red circle stops", ("red circle", "blue star stops"), False),
-    ("the red circle stops", ("nothing", "red star stops"), False), ("a bell rings", ("nothing", "low bell"), True),
+    ("the red circle stops", ("blue star", "red circle stops stops"), True),
+    ("the red circle stops", ("red circle", "blue star stops stops"), False),
+    ("the red circle stops", ("nothing", "red star stops stops"), False), ("a bell rings", ("nothing", "low bell"), True),
     ("a bell rings", ("low beep", "red circle"), False), ("the device is dropped", ("dropped",), True)])
 def test_a_token_has_to_say_all_of_it(witness, condition, tokens, likely):
     reading, said = witness.reading(condition), saying(witness, *tokens)
