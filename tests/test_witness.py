@@ -75,10 +75,13 @@ def test_rules_that_tokens_tell_are_not_put_to_the_language_model(bundle, monkey
     assert mind.judge(mind.open(), prompts[:1])[0].yes >= 0, "nothing was seen yet"
 
 
-def test_a_kind_that_tells_must_be_among_the_words(own_bundle):
+def test_a_kind_that_tells_must_be_among_the_words_and_a_share(own_bundle, bundle):
     path, raw, _ = own_bundle
     raw["search"] = {"words": {"sound": ["bell"]}, "phrases": {"audio": ["{sound}"]}, "tells": {"sounds": 0.1}}
     path.write_text(yaml.safe_dump(raw))
     with pytest.raises(ConfigError, match="sounds"):
         load_bundle(path)
+    search = bundle.spec.search.model_copy(update={"tells": {"sound": 1.0}})
+    with pytest.raises(ConfigError, match="search.tells.sound"):
+        Witness.of(search, bundle.mind.finder)
     assert Witness.of(None, None) is None

@@ -54,8 +54,7 @@ class Finder:
         return next((sorted(words) for words in clauses if words), [])
 
     def _known(self, text: str) -> set[int]:
-        found = (self._synonyms.get(w, w) for w in _WORD.findall(text))
-        return {self._number[f] for w in found for f in _forms(w) if f in self._number}
+        return {number for word in _WORD.findall(text) if (number := self.known(word)) is not None}
 
     def number(self, word: str) -> int:
         """Of a word of the bundle's."""

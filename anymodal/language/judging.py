@@ -49,7 +49,7 @@ class Near:
 
 
 class Judge:
-    """Of one mind."""
+    """Puts conditions to one mind, or to the witness where that knows."""
 
     def __init__(self, mind: Mind) -> None:
         self._mind, self._trees, self._witness = mind, {}, Witness.of(mind.spec.search, mind.finder)
@@ -59,11 +59,11 @@ class Judge:
     def __call__(self, state: MindState, prompts: Sequence[str], evidence: bool) -> list[Judgement]:
         if not prompts:
             return []
-        told = self._told(state, prompts)
+        told = self._told(state, prompts, evidence)
         asked = iter(self._ask(state, [p for p, known in zip(prompts, told, strict=True) if known is None], evidence))
         return [next(asked) if known is None else known for known in told]
 
-    def _told(self, state: MindState, prompts: Sequence[str]) -> list[Judgement | None]:
+    def _told(self, state: MindState, prompts: Sequence[str], evidence: bool) -> list[Judgement | None]:
         """What the newest window's tokens tell by themselves; None: the language model has to be asked."""
         witness, memory, window_s = self._witness, state.memory, self._mind.spec.window_s
         if witness is None or not memory.entries:
@@ -80,8 +80,10 @@ class Judge:
                 found.append(None)
                 continue
             yes, token = witness.chance(reading, said)
-            seen = (Evidence(newest.t1_s - window_s, newest.t1_s, parts[token].modality),) if yes >= SURE else ()
-            found.append(Judgement(yes, seen))
+            spans = ()
+            if evidence and yes >= SURE:
+                spans = (Evidence(newest.t1_s - window_s, newest.t1_s, parts[token].modality),)
+            found.append(Judgement(yes, spans))
         return found
 
     def _ask(self, state: MindState, prompts: Sequence[str], evidence: bool) -> list[Judgement]:

@@ -16,11 +16,13 @@ from functools import lru_cache
 import numpy as np
 
 from anymodal.config import SearchSpec
+from anymodal.errors import ConfigError
 from anymodal.language.finder import Finder
 
 THERE = 0.06  # share from which on a token says of a thing that it is there
 _WORD = re.compile(r"[a-z]+")
-_THINGS, _LONE = ("color", "shape"), {"sound": ("pitch",), "motion": ()}
+_THINGS = ("color", "shape")  # what happens is told of one
+_LONE = {"sound": ("pitch",), "motion": ()}  # of none: kinds that stand alone, or with these
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,10 @@ class Witness:
 
     def __init__(self, spec: SearchSpec, finder: Finder) -> None:
         self._spec, self._finder = spec, finder
+        for kind in spec.tells.keys() & _LONE.keys():
+            if spec.tells[kind] >= 1:
+                raise ConfigError(f"search.tells.{kind} is {spec.tells[kind]:g}: no token says more than all of it",
+                                  fix=f"set search.tells.{kind} to a share below 1")
         self._kind = {finder.number(word): kind for kind, values in spec.words.items() for value in values
                       for word in value.split()}
         self._phrases = sorted((k for k in spec.synonyms if " " in k), key=len, reverse=True)

@@ -31,12 +31,12 @@ from anymodal.training.drills import drills
 from anymodal.training.later import delayed, draw_times
 from anymodal.training.packed import Packing, chunk_for, layout, packed_attention_of
 from anymodal.training.said import said_loss
-from anymodal.training.windows import FrozenFrames
+from anymodal.training.windows import ClipFeatures
 from anymodal.training.words import window_words
 
 ALL = ("video", "audio", "imu")
 PICTURED = ("depth", "thermal")
-STEP, EVIDENCE = 0.8, 0.5  # what a token of a step and of evidence weighs beside one of the answer's text
+STEP_WEIGHT, EVIDENCE_WEIGHT = 0.8, 0.5  # of a token of a step or of evidence, beside one of the answer's text
 PRESENT = (ALL,) * 12 + (("video", "audio"), ("video", "imu"), ("video",), ("audio", "imu"), ("audio",), ("imu",), ())
 
 
@@ -148,7 +148,7 @@ class LanguageStage:
         self.perception, self.lm, self.tokenizer = perception, lm, tokenizer
         self.options = (seed, clips, questions, tuple(seconds), reuse, tuple(kinds) if kinds else None, noise, drilled,
                         alone if isinstance(alone, bool) else tuple(alone), rules)
-        self.frozen = FrozenFrames(perception)
+        self.frozen = ClipFeatures(perception)
         self.finder = Finder.of(perception.spec, tokenizer, lm)
         self.fields, self.later = fields, later
         self.words, self.events = words, events  # weight of what each token should say, and in it of words of events
@@ -209,7 +209,7 @@ class WordStage(LanguageStage):
         return sum(parts.values()), {f"words_{m}": float(loss.detach()) for m, loss in parts.items()}
 
 
-def soft_tokens(frozen: FrozenFrames, batch: dict) -> dict[str, Tensor]:
+def soft_tokens(frozen: ClipFeatures, batch: dict) -> dict[str, Tensor]:
     """Each present modality's tokens (B, K, N, W), in prompt order."""
     perception, clips, soft = frozen.perception, len(batch["asked"]), {}
     for modality in perception.spec.prompt.order:
@@ -291,7 +291,7 @@ def pack(tokenizer: TextTokenizer, rows: list[Question], longest: int, window_s:
         steps = [note_ids(tokenizer, step, window_s) for step in row.steps]
         share = min(1.0, 16 / (len(said) + sum(map(len, steps))))  # a long description weighs as a few short answers
         for step, note in zip(row.steps, steps, strict=True):
-            ids, weight = ids + note, weight + [STEP * share] * len(note)
+            ids, weight = ids + note, weight + [STEP_WEIGHT * share] * len(note)
             if isinstance(step, int) and look_again and step not in named and step in again:
                 named.add(step)
                 ids, weight = ids + again[step] + [ANSWER], weight + [0.0] * (len(again[step]) + 1)
@@ -299,7 +299,7 @@ def pack(tokenizer: TextTokenizer, rows: list[Question], longest: int, window_s:
         packed.ids += ids + said
         packed.owner += [number] * (len(ids) + len(said))
         packed.place += range(len(ids) + len(said))
-        packed.weight += weight + [share * (1.0 if i <= text else EVIDENCE) for i in range(len(said))]
+        packed.weight += weight + [share * (1.0 if i <= text else EVIDENCE_WEIGHT) for i in range(len(said))]
         packed.types.append(row.type)
     return packed
 
@@ -360,8 +360,7 @@ def _accuracy(wrong: Tensor, weight: Tensor, owner: Tensor, packed: list[Packed]
         for number, kind in enumerate(row.types):
             mine = owner[b] == number
             share = heavy[b] / heavy[b][mine].max()
-            parts = {kind: share > 0.9, "looks": (share > 0.7) & (share <= 0.9), "evidence": (share > 0) & (share <= 0.7)}
-            for name, part in parts.items():
-                if (mine & part).any():
-                    right.setdefault(name, []).append(float(not wrong[b][mine & part].any()))
+            for name, weighs in ((kind, 1.0), ("looks", STEP_WEIGHT), ("evidence", EVIDENCE_WEIGHT)):
+                if (part := mine & np.isclose(share, weighs, atol=0.02)).any():
+                    right.setdefault(name, []).append(float(not wrong[b][part].any()))
     return {kind: float(np.mean(values)) for kind, values in right.items()}

@@ -82,7 +82,7 @@ class WindowStage:
         self.perception, self.text, self.lm, self.seed = perception, text, lm, seed
         self.scenes, self.per_scene, self.reuse = scenes, per_scene, 1 if frames else reuse
         self.ids, self.said, self.events = cache(tokenizer.encode), said, events
-        self.frozen = FrozenFrames(perception, learn=frames)
+        self.frozen = ClipFeatures(perception, learn=frames)
         self.scale = nn.Parameter(torch.tensor(2.5))
         width = perception.adapters["video"].config.width
         self.heads = nn.ModuleDict({aspect: nn.Linear(width, len(words)) for aspect, words in ASPECTS.items()})
@@ -168,8 +168,8 @@ class WindowStage:
         return loss.mean()
 
 
-class FrozenFrames:
-    """Features of training clips, with the frame encoder run without gradient and once per `key`, unless it learns."""
+class ClipFeatures:
+    """Features of training clips. Unless the frame encoder is to `learn`, it is run without gradient and once per `key`."""
 
     def __init__(self, perception, learn: bool = False) -> None:
         self.perception, self.learn = perception, learn
