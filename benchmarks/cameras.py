@@ -2,7 +2,7 @@
 
     python -m benchmarks.cameras [--clips 80] [--seconds 8] [--bundle tiny] [--json FILE]
 
-Held-out clips, rendered straight to tensors, in held-out wordings. `anymodal eval` asks all kinds of questions, and so these
+Held-out clips, rendered straight to tensors, in held-out wordings. `anymodal eval` asks all kinds of questions, and these
 only a few times. `baseline` is the share of the commonest answer.
 """
 
