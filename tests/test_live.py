@@ -294,16 +294,27 @@ def clip(folder) -> Path:
 
 
 class Server:
-    """One that is started, killed and started again. `start(again)` returns its processes."""
+    """One that is started, killed and started again.
+
+    FFmpeg serves one connection and ends: with one that is broken off on a busy machine, or when its port was taken in the
+    meantime. As what runs such servers would, this runs it again until it is killed.
+    """
 
     def __init__(self, kind: str, clip: Path, folder: Path) -> None:
         self.kind, self.clip, self.folder, self.port = kind, clip, folder / kind, free_port()
         self.folder.mkdir()
         self.processes: list[subprocess.Popen] = []
+        self.log = folder / f"{kind}.log"
         path = {"http": "/x", "hls": "/live.m3u8", "rtsp": "/live"}.get(kind, "")
         self.url = f"{'http' if kind == 'hls' else kind}://127.0.0.1:{self.port}{path}"
 
     def start(self, *, again: bool = False) -> None:
+        self._killed = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, args=(self._killed,), daemon=True)
+        self._keeper.start()
+        self._start(again)
+
+    def _start(self, again: bool) -> None:
         if self.kind == "rtsp":
             self._run([SERVER_PYTHON, "-c", RTSP_SERVER, str(self.port)])
             return
@@ -321,20 +332,29 @@ class Server:
             self._run([*play, "-f", "mpegts", *listen])
 
     def kill(self) -> None:
+        self._killed.set()
+        self._keeper.join()
         for process in self.processes:
             process.kill()
             process.wait()
         self.processes.clear()
 
+    def _keep(self, killed: threading.Event) -> None:
+        while not killed.wait(0.1):
+            for process in [p for p in self.processes if p.poll() is not None]:
+                self.processes.remove(process)
+                self._run(process.args)
+
     def _run(self, argv: list[str]) -> None:
-        self.processes.append(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                               stderr=subprocess.DEVNULL))
+        with self.log.open("a") as log:
+            self.processes.append(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log))
 
 
 class Watched:
     """What came of a source whose server was killed and started again."""
 
     def __init__(self, server: Server, record: Path | None = None) -> None:
+        self.kind, self.log = server.kind, server.log
         self.packets: list[tuple[float, Packet]] = []
         self.news: list[News] = []
         recorder = None if record is None else Recorder(record)
@@ -342,21 +362,29 @@ class Watched:
             server.start()
             with Live([address.parse(server.url)], SPECS, limits=LIMITS, record=recorder) as live:
                 self.wrong = live.open(wait=True)
-                wait_for(lambda: all(s.found for s in live.sources), what=f"{server.kind} server")
+                self._wait(live, lambda: all(s.found for s in live.sources), "is found")
                 self.streams = live.streams
                 live.begin(lambda packet: self.packets.append((live.clock.now_s(), packet)))
-                wait_for(lambda: self._newest_s() > 3, what=f"{server.kind}: packets")
+                self._wait(live, lambda: self._newest_s() > 3, "sends packets")
+                self._told(live, "")  # of before, when a busy machine may have stalled
+                self.news.clear()
                 server.kill()
-                wait_for(lambda: self._told(live, "lost"), what=f"{server.kind}: the loss")
-                self.news = self.news[[news.kind for news in self.news].index("lost"):]  # a busy machine may stall before
+                self._wait(live, lambda: self._told(live, "lost"), "is lost")
                 time.sleep(0.5)
                 server.start(again=True)
-                wait_for(lambda: self._told(live, "gap"), what=f"{server.kind}: the return")
+                self._wait(live, lambda: self._told(live, "gap"), "is back")
                 back_s = live.clock.now_s()
-                wait_for(lambda: self._newest_s() > back_s + 2, what=f"{server.kind}: packets after the gap")
+                self._wait(live, lambda: self._newest_s() > back_s + 2, "sends packets after the gap")
                 self.status = live.status()[0]
         finally:
             server.kill()
+
+    def _wait(self, live: Live, condition, what: str) -> None:
+        try:
+            wait_for(condition)
+        except AssertionError:
+            pytest.fail(f"not so in time: the {self.kind} server {what}. It says {self.log.read_text()[-2000:]!r}; "
+                        f"the source is {live.status()[0]}, its news {[*self.news, *live.news()]}")
 
     def _newest_s(self) -> float:
         return max((p.pts_s for _, p in self.packets), default=0.0)
