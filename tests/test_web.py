@@ -226,7 +226,7 @@ def test_what_is_refused_or_not_there_is_said(opened, playwright, server):
         page.wait_for_selector(".notice:has-text('no motion sensors')")
         page.set_input_files("#file", {"name": "letter.mp4", "mimeType": "video/mp4", "buffer": b"Dear Sir or Madam"})
         page.wait_for_selector(".notice:has-text('letter.mp4 cannot be played')")
-        assert page.is_visible("#idle")
+        assert page.is_visible("#idle:has-text('being watched yet')")
     with b.launched(playwright, "--use-fake-ui-for-media-stream") as browser:
         page = live(opened(browser, server.url))
         page.click("#camera")
@@ -341,7 +341,7 @@ def test_a_screen_is_shared_until_it_ends(opened, playwright, server):
         page.evaluate("""() => { const [track] = document.querySelector('#video').srcObject.getVideoTracks();
                       track.stop(); track.dispatchEvent(new Event('ended')); }""")
         page.wait_for_selector("#share[aria-pressed=false]")
-        assert page.is_visible("#idle")
+        assert page.is_visible("#idle:has-text('being watched now')")
         page.click("#share")
         page.wait_for_selector("#share[aria-pressed=true]")
         page.wait_for_function("() => document.querySelector('#video').videoWidth > 0")

@@ -167,25 +167,14 @@ class LanguageStage:
     def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
         soft, times = soft_tokens(self.frozen, batch), batch["times"]
         prefix = clip_prefix(self.lm, self.tokenizer, soft, times)
-        spec, beside = self.perception.spec, isinstance(self.lm, AttachedLM)
-        shown = [{} if beside else window_places(self.tokenizer, soft, at) for at in times]
-        told, most = self._said(soft), spec.memory.look_again
-        packed = [pack(self.tokenizer, rows, 96, spec.window_s, shown[i], most, self._found(told, i, times[i]))
-                  for i, rows in enumerate(batch["asked"])]
+        spec = self.perception.spec
+        packed = pack_clips(self.tokenizer, soft, batch["asked"], times, spec.window_s, spec.memory.look_again, self.finder,
+                            beside=isinstance(self.lm, AttachedLM))
         loss, parts = packed_loss(self.lm, prefix, packed, clip_seen(self.lm, self.tokenizer, soft, times))
         if not self.words:
             return loss, parts
         said = said_loss(self.lm, self.ids, soft, batch["words"], self.events)
         return loss + self.words * said, {**parts, "words": float(said.detach())}
-
-    def _said(self, soft: dict[str, Tensor]) -> np.ndarray | None:
-        """How much each token of each window says each word, (B, K, N, V)."""
-        return self.finder.said(torch.cat(list(soft.values()), 2)) if self.finder and soft else None
-
-    def _found(self, said: np.ndarray | None, clip: int, seconds: Sequence[int]) -> Callable[[str], Iterable[int]]:
-        """Finds the few windows of a clip that say what a question names, by their seconds."""
-        most = self.perception.spec.memory.look_again
-        return lambda text: () if said is None else [seconds[k] for k in self.finder.few(text, list(said[clip]), most)]
 
 
 class WordStage(LanguageStage):
@@ -301,6 +290,22 @@ def pack(tokenizer: TextTokenizer, rows: list[Question], longest: int, window_s:
         packed.place += range(len(ids) + len(said))
         packed.weight += weight + [share * (1.0 if i <= text else EVIDENCE_WEIGHT) for i in range(len(said))]
         packed.types.append(row.type)
+    return packed
+
+
+def pack_clips(tokenizer: TextTokenizer, soft: dict[str, Tensor], asked: Sequence[list[Question]],
+               times: Sequence[Sequence[int]], window_s: float, look_again: int, finder: Finder | None,
+               beside: bool = False) -> list[Packed]:
+    """The questions of each clip, packed with the windows they are shown once more: none where soft tokens reach the
+    language model `beside` its text."""
+    said = finder.said(torch.cat(list(soft.values()), 2)) if finder and soft else None  # (B, K, N, V)
+    packed = []
+    for i, (rows, at) in enumerate(zip(asked, times, strict=True)):
+        def found(text: str, i: int = i, at: Sequence[int] = at) -> Iterable[int]:
+            return () if said is None else [at[k] for k in finder.few(text, list(said[i]), look_again)]
+
+        packed.append(pack(tokenizer, rows, 96, window_s, {} if beside else window_places(tokenizer, soft, at), look_again,
+                           found))
     return packed
 
 

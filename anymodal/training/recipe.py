@@ -20,6 +20,7 @@ from anymodal.config import BundleSpec, build_part, load_spec
 from anymodal.errors import ConfigError, nearest
 from anymodal.language.attach import TIED, AttachedLM, owned
 from anymodal.language.stamp import spread_numbers
+from anymodal.language.finder import Finder
 from anymodal.language.tokenizer import TextTokenizer, train_tokenizer
 from anymodal.perception import Perception
 from anymodal.training.loop import StagePlan, run_stage
@@ -99,7 +100,8 @@ class Recipe:
                                   "beside it", fix="leave the stage out")
             from anymodal.training.symbols import SymbolStage
 
-            return SymbolStage(self.lm, self.tokenizer, look_again=self.spec.memory.look_again, **options)
+            return SymbolStage(self.lm, self.tokenizer, look_again=self.spec.memory.look_again,
+                               finder=Finder.of(self.spec, self.tokenizer, self.lm), **options)
         if kind == "fields":
             from anymodal.training.fields import FieldStage
 

@@ -1,37 +1,54 @@
 """The loss on what each soft token says: its words, read through the language model's own norm and output layer.
 
-Shapes: B windows or clips, K windows of a clip, N tokens, W width.
+Shapes: B windows or clips, K windows of a clip, R windows of all clips, N tokens, H tokens in any order, L words, V words
+of the vocabulary, W width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import permutations
 
 import torch
 from torch import Tensor
 
-from anymodal.training.words import EVENT_WORDS
+from anymodal.training.words import EVENT_WORDS, HAPPENINGS, NOTHING
 
 
 def said_loss(lm, ids_of: Callable[[str], list[int]], soft: dict[str, Tensor], words: list[dict],
               events: float = 1.0) -> Tensor:
     """Cross-entropy of the words that each soft token should say, read through the LM's norm and output layer.
 
-    soft: (B, K, N, W) by modality. `events`: the weight of words of events.
+    soft: (B, K, N, W) by modality. `events`: the weight of words of events, and of all words of tokens that say what
+    happens. These may say it in any order: the one that costs least counts, as in DETR (Carion et al. 2020,
+    arXiv 2005.12872).
     """
     total = torch.zeros((), device=lm.model.lm_head.weight.device)
     for modality, tokens in soft.items():
-        rows = [said for window in words for said in window[modality]]
         per_window = len(words[0][modality])
-        ids = [[i for w in row for i in ids_of(w)] for row in rows]
-        owner = torch.tensor([i for i, row in enumerate(ids) for _ in row], device=tokens.device)
-        target = torch.tensor([i for row in ids for i in row], device=tokens.device)
-        share = 1 / torch.tensor([len(row) for row in ids], device=tokens.device)
-        heavy = torch.tensor([events if w in EVENT_WORDS else 1.0 for row in rows for w in row
-                              for _ in ids_of(w)], device=tokens.device)
         mine = tokens.flatten(0, 1)
         mine = mine[:, :per_window] if per_window > 1 else mine.mean(1, keepdim=True)
-        logits = lm.model.lm_head(lm.model.model.norm(mine.flatten(0, 1))).float()
-        losses = -torch.log_softmax(logits, -1)[owner, target] * share[owner] * heavy
-        total = total + losses.sum() / len(rows)
+        logp = torch.log_softmax(lm.model.lm_head(lm.model.model.norm(mine)).float(), -1)
+        free = HAPPENINGS if modality == "video" else 0
+        fixed = per_window - free
+        loss = _cost(logp[:, :fixed], [w[modality][:fixed] for w in words], ids_of, events).sum()
+        if free:
+            told = [w[modality][fixed:] for w in words]
+            pairs = torch.stack([_cost(logp[:, fixed + n, None].expand(-1, free, -1), told, ids_of, events, events)
+                                 for n in range(free)], 1)  # (R, H tokens, H things to say)
+            orders = torch.tensor(list(permutations(range(free))), device=pairs.device)
+            loss = loss + pairs[:, torch.arange(free), orders].sum(-1).amin(1).sum()
+        total = total + loss / (len(words) * per_window)
     return total
+
+
+def _cost(logp: Tensor, rows: list[list[tuple[str, ...]]], ids_of: Callable[[str], list[int]], events: float,
+          all_words: float = 1.0) -> Tensor:
+    """Mean weighted cross-entropy of each token's words: (R, N) of logp (R, N, V). all_words: of rows that say something."""
+    ids = [[[(i, events if w in EVENT_WORDS else 1.0 if row == NOTHING else all_words) for w in row for i in ids_of(w)]
+            for row in window] for window in rows]
+    longest = max(len(row) for window in ids for row in window)
+    table = torch.tensor([[row + [(0, 0.0)] * (longest - len(row)) for row in window] for window in ids],
+                         device=logp.device)  # (R, N, L, 2)
+    share = table[..., 1] / torch.tensor([[len(row) for row in window] for window in ids], device=logp.device)[..., None]
+    return -(logp.gather(-1, table[..., 0].long()) * share).sum(-1)

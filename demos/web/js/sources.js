@@ -57,6 +57,10 @@ export class Sources {
   #mark(kind, on) {
     this.buttons[kind].setAttribute("aria-pressed", String(on));
     $("idle").hidden = Boolean(this.picture || this.hearing || this.#isOn("motion"));
+    if (this.clock.running) { // something was watched before
+      $("idle-title").textContent = "Nothing is being watched now.";
+      $("idle-hint").textContent = "What was seen and heard can be asked about as before. Turn on a source to go on.";
+    }
     $("screen").classList.toggle("sound", !this.picture);
     const parts = [];
     if (this.picture?.name) parts.push(this.picture.name);
