@@ -381,8 +381,12 @@ def since(entries: Sequence[Span], first: int, window_s: float) -> tuple[list[Sp
             break
         found.append(entry)
     found.reverse()
-    fresh = [replace(e, first=k, last=k, t0_s=k * window_s, t1_s=(k + 1) * window_s) for k, e in enumerate(found)]
-    return fresh, found[0].t0_s if found else 0.0
+    return reclocked(found, window_s), found[0].t0_s if found else 0.0
+
+
+def reclocked(windows: Sequence[Span], window_s: float) -> list[Span]:
+    """The same windows, behind one another on a clock of their own."""
+    return [replace(e, first=k, last=k, t0_s=k * window_s, t1_s=(k + 1) * window_s) for k, e in enumerate(windows)]
 
 
 def widened(evidence: Sequence[Evidence], seen: Sequence[Span], window_s: float,

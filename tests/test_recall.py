@@ -10,13 +10,15 @@ import torch
 
 from anymodal.config import SearchSpec
 from anymodal.errors import ConfigError, QuestionError
+from anymodal.language.past import Past, chosen
 from anymodal.language.tokenizer import times_in
+from anymodal.memory import Span
 from anymodal.session.log import LogInfo
 from anymodal.session.phrases import Phrases, expand
 from anymodal.session.recall import Recall
 from anymodal.session.sqlite_log import SqliteLog
 from anymodal.stages.items import Percept
-from anymodal.types import Tokens
+from anymodal.types import Evidence, Tokens
 
 SPEC = SearchSpec(words={"color": ("red", "blue", "green", "pink"), "shape": ("circle", "ring", "star", "cross"),
                          "sound": ("bell", "rising chirp")},
@@ -155,6 +157,40 @@ def test_what_is_still_on_show_is_not_looked_for_in_the_past(log):
     assert recall.windows("Where is the red circle?", before=3, most=9, last=7) == []
     assert recall.windows("Where was the red circle at 1 s?", before=3, most=9, last=7) == [1, 0, 2]
     assert recall.windows("Where is the red circle?", before=3, most=9, known={0}, last=2) == [1]
+
+
+def test_the_past_is_windows_that_show_a_thing_for_long_and_not_again(log):
+    write(log, [{"video": ("pink star",)}] * 8 + [{"video": ("green cross",)}] * 9 + [{"video": ("pink star",)}], first=8)
+    write(log, [{"video": ()}] * 4, first=26)
+    memory = SimpleNamespace(entries=[SimpleNamespace(whole=False, first=0, last=23), SimpleNamespace(whole=True, first=24,
+                                                                                                      last=29)])
+    recall = Recall(Phrases(SPEC, text), log)
+
+    def past(question: str, last: int = 29) -> list[int]:
+        return [p.index for p in recall.past(question, memory, last=last)]
+
+    assert past("Where was the pink star?") == list(range(8, 16)), "one window of 25 is no pink star"
+    assert past("Where was the green cross?") == [], "the memory has its end whole"
+    assert past("Where was the green cross?", last=23) == list(range(16, 24))
+    assert past("Where was the pink star at 9 s?") == past("How are you?") == []
+    assert past("When did you hear the bell?") == [6]
+
+
+def test_a_clip_of_the_past_is_on_its_own_clock_and_what_is_said_of_it_on_the_session_s():
+    def percept(k: int) -> Percept:
+        return Percept("s", k, float(k), k + 1.0, (Tokens("s", "video", k, "v", float(k), k + 1.0, np.full((1, 4), k)),))
+
+    seen = [Span.of(percept(k)) for k in range(7000, 7003)]
+    past = Past.of([percept(k) for k in (40, 41, 55, 3725)], seen, 1.0)
+    assert [(e.t0_s, e.t1_s, float(e.parts[0].embeds[0, 0])) for e in past.entries] == [
+        (0, 1, 40), (1, 2, 41), (2, 3, 55), (3, 4, 3725), (4, 5, 7001), (5, 6, 7002)]
+    assert past.text("at 2 s") == "at 55 s" and past.text("at 3 s") == "at 1:02:05" and past.text("it is 9") == "it is 9"
+    assert past.text("between 1 and 2 s, or 4 s") == "between 41 s and 42 s, or 1:56:41"
+    spans = [(e.start_s, e.end_s, e.modality) for e in past.evidence([Evidence(0.0, 3.0, "video"), Evidence(5.0, 6.0, "imu")])]
+    assert spans == [(40, 42, "video"), (55, 56, "video"), (7002, 7003, "imu")]
+    found = chosen([percept(k) for k in range(9)], 6, [0, 0, 0, 0, 0, .5, 0, 1, 0])
+    assert [p.index for p in found] == [0, 1, 2, 5, 7, 8]
+    assert len(chosen([percept(3)], 6, [0.0])) == 1
 
 
 def test_times_are_read_from_questions():

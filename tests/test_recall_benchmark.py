@@ -5,7 +5,11 @@ import random
 import numpy as np
 import pytest
 
+from anymodal.bundle import load_bundle
+from anymodal.language.past import NEWEST
 from anymodal.playground.streams import LongStream
+from anymodal.session.local import new_session
+from anymodal.stages.perceive import Perceive
 from benchmarks import recall
 
 STREAM = LongStream("val", 5, 80, static=True, chapter_s=8, act_s=4)
@@ -45,3 +49,26 @@ def test_kinds_weigh_alike_and_ratios_are_of_what_they_say():
     old, recent, backward = recall.rows(found)
     assert (recent.ours, recent.baseline) == (pytest.approx(70), pytest.approx(70)) and recent.verdict == "ok"
     assert old.ratio == pytest.approx(0.5) and old.verdict == "below" and np.isinf(backward.ratio)
+
+
+def test_what_left_the_memory_is_asked_of_the_windows_that_show_it():
+    tiny = load_bundle("tiny")
+    stream = LongStream("val", 9, 192, chapter_s=16, act_s=8)
+    stage = Perceive(tiny.perception, gate=True)
+    with new_session(tiny, None) as session:
+        recall.feed(session, [p for w in stream.windows(tiny.spec) for p in stage.push(("s", w))] + stage.close())
+        shown = [{name for thing in stream.chapter(n).things for name in thing.names()} for n in range(stream.chapters)]
+        once = [(t, n) for n in range(5) for t in stream.chapter(n).things
+                if not t.recolor and not any((t.color, t.shape) in names for k, names in enumerate(shown) if k != n)]
+        right, asked = 0, 0
+        for thing, n in once:
+            *deltas, answer = session.stream(f"What size is the {thing.color} {thing.shape}?")
+            if answer.windows_seen > tiny.spec.memory.past_windows + NEWEST:
+                continue  # it was taken for something that is there now
+            asked, right = asked + 1, right + (answer.text == thing.size)
+            assert len(deltas) == 1 and deltas[0].text == answer.text and 0 < answer.ttft_s < 60
+            assert all(e.end_s <= session.end_s for e in answer.evidence)
+            assert session.ask(f"What size is the {thing.color} {thing.shape}?").text == answer.text
+        assert asked >= 4 and right >= 0.7 * asked
+        early = session.ask(f"What size is the {once[0][0].color} {once[0][0].shape}?", at_s=16.0)
+        assert early.windows_seen == 16, "it was in memory then"

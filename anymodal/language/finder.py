@@ -35,6 +35,7 @@ class Finder:
         self._words = sorted({w for values in spec.words.values() for value in values for w in value.split()})
         self._synonyms, self._model = spec.synonyms, model
         self._number = {w: i for i, w in enumerate(self._words)}
+        self._happens = sorted({self._number[w] for kind in spec.tells for value in spec.words[kind] for w in value.split()})
         ids = [tokenizer.encode(w) for w in (*self._words, NOTHING)]
         self._ids = torch.tensor([i for row in ids for i in row])
         self._mean = torch.zeros(len(self._ids), len(ids))
@@ -71,6 +72,12 @@ class Finder:
         weight = self._model.get_output_embeddings().weight
         read = self._model.model.norm(tokens.to(weight.dtype)) @ weight[self._ids.to(weight.device)].T
         return torch.softmax(read.float() @ self._mean.to(read.device), -1).cpu().numpy()
+
+    def happening(self, question: str, said: Sequence[np.ndarray]) -> np.ndarray:
+        """How much each window says that something happens to what a question names: (K,), of `said` (N, V) each."""
+        named = [i for i in self.words(question) if i not in self._happens]
+        return np.array([(tokens[:, named].min(1) * tokens[:, self._happens].max(1)).max(initial=0)
+                         if named and self._happens else 0.0 for tokens in said])
 
     def few(self, question: str, said: Sequence[np.ndarray], most: int) -> list[int]:
         """The windows with a token that says most of what a question names and few windows say, if there are at most `most`

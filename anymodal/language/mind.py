@@ -25,9 +25,10 @@ from anymodal.errors import ConfigError, QuestionError
 from anymodal.language.attach import AttachedLM, Medium
 from anymodal.language.capability import Capability
 from anymodal.language.finder import Finder
-from anymodal.language.forks import Forks, Trunk
+from anymodal.language.forks import CHUNK, Forks, Trunk
 from anymodal.language.judging import Judge, Judgement, Near
 from anymodal.language.layout import Layout, Piece, Reader
+from anymodal.language.past import Past, chosen
 from anymodal.language.plain import PlainTrunk
 from anymodal.language.rows import Places, Rows, lay
 from anymodal.language.tokenizer import TextTokenizer, clock
@@ -179,18 +180,24 @@ class Mind:
 
     @torch.inference_mode()
     def answer(self, state: MindState, question: str, *, at_s: float | None = None, turns: Sequence[Turn] = (),
-               recalled: Sequence[Percept] = (), cancelled: Callable[[], bool] = lambda: False,
-               ) -> Iterator[Delta | Answer]:
+               recalled: Sequence[Percept] = (), past: Sequence[Percept] = (),
+               cancelled: Callable[[], bool] = lambda: False) -> Iterator[Delta | Answer]:
         """Stream an answer's text as Deltas, then the whole Answer; once `cancelled()` holds, nothing more.
 
         at_s: as of then, from the windows that had ended. turns: earlier ones, oldest first; the latest that fit
         `memory.turn_tokens` are read. recalled: windows to look at again, most wanted first; as many as fit
-        `memory.recalled_tokens`. Raises QuestionError, also for an `at_s` before `state.exact_from_s`.
+        `memory.recalled_tokens`. past: windows to answer from instead of the memory, in order of time, at most
+        `memory.past_windows` of them; the answer then comes in one Delta. Raises QuestionError, also for an `at_s` before `state.exact_from_s`.
         """
         began = time.perf_counter()
         self.check(question)
         seen, length = self._seen(state.memory, at_s)
         trunk = state.trunk  # another one may take its place while the answer is read
+        then = self._past(question, past, seen) if past else None
+        if then is not None:
+            seen, trunk = then.entries, self.trunk(CHUNK)
+            trunk.extend(self.laid_out(seen))
+            length = trunk.length
         asked = self._asked(question, seen, trunk.free(length), self._turns(turns), recalled)
         forks = trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
         reader = self.layout.reader()
@@ -205,7 +212,7 @@ class Mind:
             if token in self.layout.stops:
                 break
             text = reader.push(token)
-            if text:
+            if text and then is None:
                 ttft_s = ttft_s or time.perf_counter() - began
                 yield Delta(text)
             if reader.done:
@@ -215,11 +222,16 @@ class Mind:
                 forks = trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
             else:
                 forks.step(torch.tensor([token], device=self.device))
-        if rest := reader.finish():
+        text, evidence = reader.text, widened(reader.evidence(), seen, self.spec.window_s, recalled)
+        rest = reader.finish()
+        if then is not None:
+            rest = text = then.text(text)
+            evidence = tuple(then.evidence(evidence))
+        if rest:
+            ttft_s = ttft_s or time.perf_counter() - began
             yield Delta(rest)
         yield Answer(
-            question=question, text=reader.text, confidence=self._confidence(logprob, count, seen),
-            evidence=widened(reader.evidence(), seen, self.spec.window_s, recalled),
+            question=question, text=text, confidence=self._confidence(logprob, count, seen), evidence=evidence,
             frames_seen=sum(e.frames for e in seen), frames_dropped=sum(e.dropped for e in seen),
             windows_seen=sum(e.windows for e in seen), ttft_s=ttft_s or time.perf_counter() - began)
 
@@ -358,6 +370,13 @@ class Mind:
         said = self.finder.said(torch.from_numpy(np.concatenate(tokens)).to(self.device)) if tokens else np.zeros((0, 1))
         rows = np.split(said, np.cumsum([len(t) for t in tokens])[:-1]) if tokens else []
         return [whole[k] for k in self.finder.few(question, rows, self.spec.memory.look_again)]
+
+    def _past(self, question: str, percepts: Sequence[Percept], seen: Sequence[Span]) -> Past:
+        happening = [0.0] * len(percepts)
+        if self.finder is not None:
+            tokens = [torch.from_numpy(np.concatenate([t.embeds for t in p.tokens])) for p in percepts]
+            happening = self.finder.happening(question, [self.finder.said(t.to(self.device)) for t in tokens])
+        return Past.of(chosen(percepts, self.spec.memory.past_windows, happening), seen, self.spec.window_s)
 
     def _confidence(self, logprob: float, count: int, seen: Sequence[Span]) -> float:
         """Calibrated probability that the answer is right, times how familiar the least familiar sense looks.

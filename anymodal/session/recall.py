@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 AT_ONCE = 256  # windows read from the log at once
 LEAST = 0.05  # probabilities below are not kept
+MOST_SHOWN = 100  # windows that show a thing, looked through for those that do not repeat one another
+SURE = 0.75  # a span so much less likely than the likeliest may be a mistake, and so may
+BRIEF = 4  # one so many times shorter than the longest
 JOINED = 1  # windows between two hits that do not part them
 
 
@@ -92,6 +95,26 @@ class Recall:
         found = (percept for k in numbers for percept in self._log.windows(k, k))
         wanted = frozenset(numbers)
         return [p for p in found if p.index in repeats or not _is_there(p, wanted)]
+
+    def past(self, question: str, memory: Memory, *, last: int) -> list[Percept]:
+        """Windows, in order of time, that show what a question names, as of window `last`; none if the memory has such
+        windows whole, or the question names a time. Spans much shorter than the longest, or less likely than the likeliest,
+        count for nothing."""
+        before = max((e.last for e in memory.entries if not e.whole), default=-1) + 1
+        if not before or self._spec is None or times_in(question) or not self._phrases.named(question):
+            return []
+        hop_s = self._log.info.window_s
+        hits = self.search(question, before=last + 1)
+        spans = [(round(h.start_s / hop_s), round(h.end_s / hop_s)) for h in hits if h.score >= SURE * hits[0].score]
+        longest = max((end - start for start, end in spans), default=0)
+        spans = sorted((start, end) for start, end in spans if (end - start) * BRIEF >= longest)
+        if not spans or any(end > before for _, end in spans):
+            return []
+        shown = dict.fromkeys([k for start, end in spans for k in range(start, end)][:MOST_SHOWN] + [spans[-1][1] - 1])
+        chosen: dict[int, Percept] = {}
+        for k in shown:
+            chosen |= {k: p for p in self._log.windows(k, k) if not _is_there(p, chosen)}
+        return [chosen[k] for k in sorted(chosen)]
 
     def windows(self, question: str, *, before: int, most: int, known: Container[int] = (), last: int = -1,
                 repeats: Container[int] = ()) -> list[int]:

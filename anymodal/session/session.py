@@ -221,9 +221,11 @@ class Session:
             last = state.memory.last_window if asking.at_s is None else self._last(asking.at_s)
             as_of_s = (last + 1) * self.spec.window_s
             turns = self._earlier(asking.dialogue, as_of_s)
-            recalled = self._recall.lost(asking.question, state.memory, self._most_recalled, last=last)
+            alone = self.spec.memory.past_windows
+            past = self._recall.past(asking.question, state.memory, last=last) if alone else []
+            recalled = [] if past else self._recall.lost(asking.question, state.memory, self._most_recalled, last=last)
             recalled = [*self._pooled(asking.question, last), *recalled]
-            pieces = self._mind.answer(state, asking.question, at_s=as_of_s, turns=turns, recalled=recalled,
+            pieces = self._mind.answer(state, asking.question, at_s=as_of_s, turns=turns, recalled=recalled, past=past,
                                        cancelled=asking.stopped)
             piece = next(pieces, None)
         waited_s = time.perf_counter() - asking.began_s

@@ -31,14 +31,13 @@ def said_loss(lm, ids_of: Callable[[str], list[int]], soft: dict[str, Tensor], w
         logp = torch.log_softmax(lm.model.lm_head(lm.model.model.norm(mine)).float(), -1)
         free = HAPPENINGS if modality == "video" else 0
         fixed = per_window - free
-        loss = _cost(logp[:, :fixed], [w[modality][:fixed] for w in words], ids_of, events).sum()
+        total = total + _cost(logp[:, :fixed], [w[modality][:fixed] for w in words], ids_of, events).mean()
         if free:
             told = [w[modality][fixed:] for w in words]
             pairs = torch.stack([_cost(logp[:, fixed + n, None].expand(-1, free, -1), told, ids_of, events, events)
                                  for n in range(free)], 1)  # (R, H tokens, H things to say)
             orders = torch.tensor(list(permutations(range(free))), device=pairs.device)
-            loss = loss + pairs[:, torch.arange(free), orders].sum(-1).amin(1).sum()
-        total = total + loss / (len(words) * per_window)
+            total = total + pairs[:, torch.arange(free), orders].mean(-1).amin(1).mean()
     return total
 
 
