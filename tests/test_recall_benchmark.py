@@ -58,10 +58,10 @@ def test_what_left_the_memory_is_asked_of_the_windows_that_show_it():
     with new_session(tiny, None) as session:
         recall.feed(session, [p for w in stream.windows(tiny.spec) for p in stage.push(("s", w))] + stage.close())
         shown = [{name for thing in stream.chapter(n).things for name in thing.names()} for n in range(stream.chapters)]
-        once = [(t, n) for n in range(5) for t in stream.chapter(n).things
+        once = [t for n in range(5) for t in stream.chapter(n).things
                 if not t.recolor and not any((t.color, t.shape) in names for k, names in enumerate(shown) if k != n)]
         right, asked = 0, 0
-        for thing, n in once:
+        for thing in once:
             *deltas, answer = session.stream(f"What size is the {thing.color} {thing.shape}?")
             if answer.windows_seen > tiny.spec.memory.past_windows + NEWEST:
                 continue  # it was taken for something that is there now
@@ -70,5 +70,5 @@ def test_what_left_the_memory_is_asked_of_the_windows_that_show_it():
             assert all(e.end_s <= session.end_s for e in answer.evidence)
             assert session.ask(f"What size is the {thing.color} {thing.shape}?").text == answer.text
         assert asked >= 4 and right >= 0.7 * asked
-        early = session.ask(f"What size is the {once[0][0].color} {once[0][0].shape}?", at_s=16.0)
+        early = session.ask(f"What size is the {once[0].color} {once[0].shape}?", at_s=16.0)
         assert early.windows_seen == 16, "it was in memory then"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import permutations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ from anymodal.training.recipe import plans
 from anymodal.training.said import said_loss
 from anymodal.training.symbols import SymbolStage
 from anymodal.training.windows import ClipFeatures
-from anymodal.training.words import window_words
+from anymodal.training.words import HAPPENINGS, window_words
 from anymodal.types import Evidence, Signal, Window
 
 
@@ -139,8 +141,45 @@ def test_words_of_a_window_say_what_is_where():
         words = window_words(scene, k)
         shown = {t.shape for t in scene.things if min(t.vanish_s, k + 1) - max(t.appear_s, k) > 0.2}
         assert {w for row in words["video"] for w in row} >= shown
-        for place, row in zip(PLACES, words["video"], strict=True):
+        for place, row in zip(PLACES, words["video"][:-HAPPENINGS], strict=True):
             assert row == ("nothing",) or set(place.split()) <= set(row)
+
+
+def test_what_happens_is_said_by_tokens_of_its_own():
+    told = 0
+    for index in range(40):
+        scene = make_scene("val", 1, index, seconds=4)
+        for k in range(4):
+            said = [row for row in window_words(scene, k)["video"][-HAPPENINGS:] if row != ("nothing",)]
+            events = [(t, e) for t in scene.things for e in t.events if k <= e.t_s < k + 1]
+            wanted = {(c, t.shape, t.size, *e.kind.split()) for t, e in events
+                      for c in ((t.color, t.recolor[1]) if e.kind == "changes colour" else (t.color_at(e.t_s),))}
+            bare = {tuple(w for w in row if w not in ("before", "after")) for row in said}
+            assert bare <= wanted and len(said) == min(HAPPENINGS, len(wanted))
+            told += len(said)
+    assert told > 60
+
+
+def test_tokens_of_what_happens_may_say_it_in_any_order():
+    vocabulary = {w: i for i, w in enumerate(("nothing", "red", "ring", "stops", "blue", "star", "appears"))}
+    head = nn.Identity()
+    head.weight = torch.zeros(1)
+    lm = SimpleNamespace(model=SimpleNamespace(model=SimpleNamespace(norm=nn.Identity()), lm_head=head))
+    happens = [("red", "ring", "stops"), ("blue", "star", "appears"), ("nothing",)]
+
+    def tokens(rows):
+        return torch.stack([sum(8 * nn.functional.one_hot(torch.tensor(vocabulary[w]), 7).float() for w in row)
+                            for row in rows])[None, None]
+
+    def loss(rows):
+        words = [{"video": [("red", "ring"), *happens]}]
+        return float(said_loss(lm, lambda w: [vocabulary[w]], {"video": tokens([("red", "ring"), *rows])}, words))
+
+    best = loss(happens)
+    assert all(loss(rows) == pytest.approx(best, abs=1e-5) for rows in permutations(happens))
+    assert loss([happens[0], happens[0], happens[2]]) > best + 0.5
+    mixed = ("red", "star", "stops"), ("blue", "ring", "appears"), ("nothing",)
+    assert loss(mixed) > best + 0.5, "whose kind to whom"
 
 
 # --- Q-Former --------------------------------------------------------------------------------------------------------
@@ -244,7 +283,8 @@ def test_language_stage_trains_adapters_and_lm_but_not_the_frame_encoder(spec, t
     assert all(p.grad is None for p in perception.encoders["video"].parameters())
     for name in ("adapters.video.queries", "adapters.audio.queries", "encoders.imu.body.cls"):
         assert dict(perception.named_parameters())[name].grad.abs().sum() > 0, name
-    quiet, eventful = [{"video": [("red", "circle")] * 9}], [{"video": [("red", "circle", "appears")] * 9}]
+    idle = [("nothing",)] * HAPPENINGS
+        quiet, eventful = ([{"video": [row] * 9 + idle}] for row in (("red", "circle"), ("red", "circle", "appears")))
     tokens = {"video": torch.randn(1, 1, 12, lm.width)}
     with torch.no_grad():
         plain, heavy = ([float(said_loss(lm, tokenizer.encode, tokens, words, events)) for words in (quiet, eventful)]

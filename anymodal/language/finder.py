@@ -35,7 +35,7 @@ class Finder:
         self._words = sorted({w for values in spec.words.values() for value in values for w in value.split()})
         self._synonyms, self._model = spec.synonyms, model
         self._number = {w: i for i, w in enumerate(self._words)}
-        self._happens = sorted({self._number[w] for kind in spec.tells for value in spec.words[kind] for w in value.split()})
+        self._happens = sorted({self._number[w] for kind in spec.tells for v in spec.words[kind] for w in v.split()})
         ids = [tokenizer.encode(w) for w in (*self._words, NOTHING)]
         self._ids = torch.tensor([i for row in ids for i in row])
         self._mean = torch.zeros(len(self._ids), len(ids))

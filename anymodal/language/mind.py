@@ -187,7 +187,8 @@ class Mind:
         at_s: as of then, from the windows that had ended. turns: earlier ones, oldest first; the latest that fit
         `memory.turn_tokens` are read. recalled: windows to look at again, most wanted first; as many as fit
         `memory.recalled_tokens`. past: windows to answer from instead of the memory, in order of time, at most
-        `memory.past_windows` of them; the answer then comes in one Delta. Raises QuestionError, also for an `at_s` before `state.exact_from_s`.
+        `memory.past_windows` of them; the answer then comes in one Delta. Raises QuestionError, also for an `at_s` before
+        `state.exact_from_s`.
         """
         began = time.perf_counter()
         self.check(question)

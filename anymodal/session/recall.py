@@ -113,7 +113,7 @@ class Recall:
         shown = dict.fromkeys([k for start, end in spans for k in range(start, end)][:MOST_SHOWN] + [spans[-1][1] - 1])
         chosen: dict[int, Percept] = {}
         for k in shown:
-            chosen |= {k: p for p in self._log.windows(k, k) if not _is_there(p, chosen)}
+            chosen |= {p.index: p for p in self._log.windows(k, k) if not _is_there(p, chosen)}
         return [chosen[k] for k in sorted(chosen)]
 
     def windows(self, question: str, *, before: int, most: int, known: Container[int] = (), last: int = -1,

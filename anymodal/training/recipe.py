@@ -19,8 +19,8 @@ from torch import nn
 from anymodal.config import BundleSpec, build_part, load_spec
 from anymodal.errors import ConfigError, nearest
 from anymodal.language.attach import TIED, AttachedLM, owned
-from anymodal.language.stamp import spread_numbers
 from anymodal.language.finder import Finder
+from anymodal.language.stamp import spread_numbers
 from anymodal.language.tokenizer import TextTokenizer, train_tokenizer
 from anymodal.perception import Perception
 from anymodal.training.loop import StagePlan, run_stage

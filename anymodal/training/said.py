@@ -43,7 +43,8 @@ def said_loss(lm, ids_of: Callable[[str], list[int]], soft: dict[str, Tensor], w
 
 def _cost(logp: Tensor, rows: list[list[tuple[str, ...]]], ids_of: Callable[[str], list[int]], events: float,
           all_words: float = 1.0) -> Tensor:
-    """Mean weighted cross-entropy of each token's words: (R, N) of logp (R, N, V). all_words: of rows that say something."""
+    """Mean weighted cross-entropy of each token's words: (R, N) of logp (R, N, V). all_words: weight of those of tokens
+    that say something."""
     ids = [[[(i, events if w in EVENT_WORDS else 1.0 if row == NOTHING else all_words) for w in row for i in ids_of(w)]
             for row in window] for window in rows]
     longest = max(len(row) for window in ids for row in window)

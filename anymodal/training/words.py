@@ -48,7 +48,8 @@ def window_words(scene: Scene, window: int) -> dict[str, list[tuple[str, ...]]]:
     moved = tuple(w for group, true in motion_claims(scene, window) for i in true for w in MOVED_WORDS[i])
     near, hot = nearest(scene, window), hottest(scene, window)
     changing = tuple(w for thing, change in changed(scene, window) for w in (thing.shape, change.word))
-    return {"video": [*(tuple(p) or NOTHING for p in places), *happenings(scene, low, high)], "audio": [heard or NOTHING], "imu": [moved or NOTHING],
+    return {"video": [*(tuple(p) or NOTHING for p in places), *happenings(scene, low, high)],
+            "audio": [heard or NOTHING], "imu": [moved or NOTHING],
             "depth": [("nearest", near.shape) if near else NOTHING],
             "thermal": [("hot", hot.shape) if hot else NOTHING, changing or NOTHING]}
 
