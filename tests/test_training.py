@@ -284,7 +284,7 @@ def test_language_stage_trains_adapters_and_lm_but_not_the_frame_encoder(spec, t
     for name in ("adapters.video.queries", "adapters.audio.queries", "encoders.imu.body.cls"):
         assert dict(perception.named_parameters())[name].grad.abs().sum() > 0, name
     idle = [("nothing",)] * HAPPENINGS
-        quiet, eventful = ([{"video": [row] * 9 + idle}] for row in (("red", "circle"), ("red", "circle", "appears")))
+    quiet, eventful = ([{"video": [row] * 9 + idle}] for row in (("red", "circle"), ("red", "circle", "appears")))
     tokens = {"video": torch.randn(1, 1, 12, lm.width)}
     with torch.no_grad():
         plain, heavy = ([float(said_loss(lm, tokenizer.encode, tokens, words, events)) for words in (quiet, eventful)]
