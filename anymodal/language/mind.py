@@ -194,12 +194,12 @@ class Mind:
         self.check(question)
         seen, length = self._seen(state.memory, at_s)
         trunk = state.trunk  # another one may take its place while the answer is read
-        then = self._past(question, past, seen) if past else None
+        asks, then = question, self._past(question, past, seen) if past else None
         if then is not None:
-            seen, trunk = then.entries, self.trunk(CHUNK)
+            asks, seen, trunk = then.asked(question), then.entries, self.trunk(CHUNK)
             trunk.extend(self.laid_out(seen))
             length = trunk.length
-        asked = self._asked(question, seen, trunk.free(length), self._turns(turns), recalled)
+        asked = self._asked(asks, seen, trunk.free(length), self._turns(turns), recalled)
         forks = trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
         reader = self.layout.reader()
         logprob, count, ttft_s = 0.0, 0, 0.0

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from anymodal.language.tokenizer import clock
+from anymodal.language.tokenizer import clock, with_times
 from anymodal.memory import Span, reclocked, since
 from anymodal.stages.items import Percept
 from anymodal.types import Evidence
@@ -43,6 +43,14 @@ class Past:
         last_s = seen[-1].t1_s if seen else 0.0
         begins_s = [p.t0_s for p in percepts] + [last_s - n * window_s for n in range(len(newest), 0, -1)]
         return cls(reclocked([*map(Span.of, percepts), *newest], window_s), begins_s, window_s)
+
+    def asked(self, question: str) -> str:
+        """A question, with times of this clock: "at 12:35" as "at 2 s"."""
+        def moved(t_s: float) -> str | None:
+            there = [k for k, begin_s in enumerate(self.begins_s) if begin_s <= t_s + 1e-6 < begin_s + self.window_s]
+            return f"{there[0]} s" if there else None
+
+        return with_times(question, moved)
 
     def text(self, said: str) -> str:
         """What was said, with times of the session: "at 4 s" as "at 12:35"."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 256  # windows read from the log at once
 LEAST = 0.05  # probabilities below are not kept
+MOST_TIMES, NEAR = 2, 2  # times of a question whose windows are brought back, and how many before and after
 MOST_SHOWN = 100  # windows that show a thing, looked through for those that do not repeat one another
 SURE = 0.75  # a span so much less likely than the likeliest may be a mistake, and so may
 BRIEF = 4  # one so many times shorter than the longest
@@ -97,11 +98,20 @@ class Recall:
         return [p for p in found if p.index in repeats or not _is_there(p, wanted)]
 
     def past(self, question: str, memory: Memory, *, last: int) -> list[Percept]:
-        """Windows, in order of time, that show what a question names, as of window `last`; none if the memory has such
-        windows whole, or the question names a time. Spans much shorter than the longest, or less likely than the likeliest,
-        count for nothing."""
+        """Windows, in order of time, that a question is about and that the memory no longer has whole, as of window `last`:
+        those around the times that it names, or those that show what it names."""
         before = max((e.last for e in memory.entries if not e.whole), default=-1) + 1
-        if not before or self._spec is None or times_in(question) or not self._phrases.named(question):
+        hop_s = self._log.info.window_s
+        named = [int(t_s / hop_s + 1e-6) for t_s in times_in(question)][:MOST_TIMES]
+        if not any(k < before for k in named):
+            return [] if named or not before else self._shown(question, before, last)
+        near = sorted({n for k in named if k <= last for n in range(max(0, k - NEAR), min(last, k + NEAR) + 1)})
+        return [p for k in near for p in self._log.windows(k, k)]
+
+    def _shown(self, question: str, before: int, last: int) -> list[Percept]:
+        """Windows that show what a question names; none if it shows from window `before` on. Spans much shorter than the
+        longest, or less likely than the likeliest, count for nothing."""
+        if self._spec is None or not self._phrases.named(question):
             return []
         hop_s = self._log.info.window_s
         hits = self.search(question, before=last + 1)
