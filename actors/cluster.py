@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import random
 import shutil
 import socket
 import tempfile
@@ -29,6 +30,7 @@ PATIENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_gcs_server_port_wait_time_s": "3
            "RAY_health_check_timeout_ms": "60000"}
 PREFIX, OWNER = "am-", "owner"  # of private folders, and of the file in each that says whose it is
 OBJECT_STORE_BYTES = 128 * 2**20  # windows in flight are a few MB
+PORTS = range(20_000, 32_000)  # of servers started here: Ray's workers have those from 10,002 on, to 19,999
 LONGEST_SOCKET_DIR = 40  # a Unix socket's path is at most 107 bytes, and Ray adds about 60
 
 
@@ -141,15 +143,17 @@ def kill_all(processes: list[psutil.Process]) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different TCP ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Different TCP ports that nobody listens on now, below those that a system gives to outgoing connections: these could
+    be taken by any program before somebody listens."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket() as each, suppress(OSError):
+            each.bind(("", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeFault(f"no {count} of the TCP ports {PORTS.start} to {PORTS.stop - 1} are free",
+                       fix="end programs that listen there")
 
 
 def _check_reachable(address: str) -> None:

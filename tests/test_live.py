@@ -12,7 +12,6 @@ import os
 import random
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from actors.cluster import free_ports
 from anymodal.agent import load
 from anymodal.commands.live import Run
 from anymodal.commands.live_view import JsonLines
@@ -63,12 +63,6 @@ server.get_mount_points().add_factory("/live", factory)
 server.attach(None)
 GLib.MainLoop().run()
 """
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def wait_for(condition, seconds: float = 20.0, what: str = "") -> None:
@@ -301,7 +295,7 @@ class Server:
     """
 
     def __init__(self, kind: str, clip: Path, folder: Path) -> None:
-        self.kind, self.clip, self.folder, self.port = kind, clip, folder / kind, free_port()
+        self.kind, self.clip, self.folder, self.port = kind, clip, folder / kind, free_ports(1)[0]
         self.folder.mkdir()
         self.processes: list[subprocess.Popen] = []
         self.log = folder / f"{kind}.log"
@@ -625,7 +619,7 @@ def test_several_sources_as_json(cli, short_clip, random_model, tmp_path):
 
 
 def test_an_address_with_an_end_is_played_at_its_own_speed(short_clip):
-    port = free_port()
+    port = free_ports(1)[0]
     server = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "-d",
                                str(short_clip.parent)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     packets: list[tuple[float, Packet]] = []
