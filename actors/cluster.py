@@ -143,8 +143,8 @@ def kill_all(processes: list[psutil.Process]) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different TCP ports that nobody listens on now, below those that a system gives to outgoing connections: these could
-    be taken by any program before somebody listens."""
+    """Different TCP ports that nobody listens on now, below those that Linux by default gives to outgoing connections: these
+    could be taken by any program before somebody listens."""
     found: list[int] = []
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
         with socket.socket() as each, suppress(OSError):

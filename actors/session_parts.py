@@ -116,6 +116,11 @@ class SessionMindActor(Host):
             self._states.pop(key, None)  # half a window may be in it
             raise
 
+    async def beside(self) -> bool:
+        """Whether soft tokens reach the language model beside its text."""
+        await self.ready()
+        return self._mind.beside
+
     async def joint_text(self, phrases: list[str]) -> Any:
         """Phrases in the joint space."""
         await self.ready()
@@ -348,7 +353,8 @@ class RemoteMind:
         self.layout.check(question)
 
     def open(self, compaction: Compaction | None = None, windows: Iterable[Percept] = ()) -> RemoteState:
-        memory = Memory(self.spec.memory, self.layout.text_tokens, self.spec.prompt.order, len(self.layout.head))
+        memory = Memory(self.spec.memory, self.layout.text_tokens, self.spec.prompt.order, len(self.layout.head),
+                        self._parts.call("mind", "beside"))
         if compaction is not None:
             memory.restore(compaction)
         windows = list(windows)

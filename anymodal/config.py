@@ -182,7 +182,7 @@ class MemorySpec(_Strict):
     slices: int = Field(6, ge=1)  # windows over which the compacted list is prefilled beside the one in use
     turn_tokens: int = Field(256, ge=0)  # of earlier questions and answers, in a question's own fork
     recalled_tokens: int = Field(512, ge=0)  # of windows brought back for a question, in its own fork
-    past_windows: int = Field(0, ge=0)  # of what left the list, a question sees these alone; 0: `recalled_tokens` beside it
+    past_windows: int = Field(0, ge=0, le=24)  # a question sees so many of what left the list alone; 0: beside it
     look_again: int = Field(0, ge=0)  # windows still in the list that a question names, by time or content, shown again
     rule_windows: int = Field(0, ge=0)  # standing rules see more of the last ones, at most twice as many; 0: the whole list
 

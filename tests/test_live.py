@@ -403,7 +403,7 @@ def result(watched: dict[str, Future], kind: str) -> Watched:
     if kind not in watched:
         packages = RTSP_PACKAGES if kind == "rtsp" else "ffmpeg"
         pytest.skip(f"no {kind} server here: install Debian's packages {packages}")
-    return watched[kind].result(timeout=120)
+    return watched[kind].result(timeout=180)
 
 
 KINDS = pytest.mark.parametrize("kind", ["http", "hls", "udp", "tcp", "rtsp"])

@@ -30,7 +30,9 @@ def witness(bundle) -> Witness:
     ("Now: a bell rings?", "sound", "bell", ""), ("a low rising chirp is heard", "sound", "low rising chirp", ""),
     ("the red circle stops", "event", "stops", "red circle"), ("a disc comes to rest", "event", "stops", "circle"),
     ("any violet object vanishes", "event", "disappears", "purple"),
-    ("the ring changes colour", "event", "changes", "ring"), ("someone drops the phone", "motion", "dropped", "")])
+    ("the ring changes colour", "event", "changes", "ring"), ("blue rings disappear", "event", "disappears", "blue ring"),
+    ("the bell rings", "sound", "bell", ""), ("I walk", "motion", "walking", ""),
+    ("someone drops the phone", "motion", "dropped", "")])
 def test_a_condition_is_read_where_all_its_words_are_known(witness, condition, kind, happens, thing):
     reading = witness.reading(condition)
     words = [" ".join(sorted(witness._finder._words[i] for i in numbers)) for numbers in (reading.happens, reading.thing)]
@@ -39,7 +41,8 @@ def test_a_condition_is_read_where_all_its_words_are_known(witness, condition, k
 
 @pytest.mark.parametrize("condition", [
     "no bell rings", "the circle at the left stops", "the bell stops", "a bell or a beep", "the red circle is visible",
-    "the device moves", "there is a sound", "the red and the blue circle stop", "the red bell rings", "it stops", "", "?"])
+    "something rotates", "a person walks by", "the device moves",
+    "there is a sound", "the red and the blue circle stop", "the red bell rings", "it stops", "", "?"])
 def test_what_says_more_or_less_is_put_to_the_language_model(witness, condition):
     assert witness.reading(condition) is None
 

@@ -111,6 +111,11 @@ class Mind:
     def device(self) -> torch.device:
         return self._embed.weight.device
 
+    @property
+    def beside(self) -> bool:
+        """Soft tokens reach the language model beside its text."""
+        return self._attached
+
     # --- watching ----------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
@@ -187,8 +192,8 @@ class Mind:
         at_s: as of then, from the windows that had ended. turns: earlier ones, oldest first; the latest that fit
         `memory.turn_tokens` are read. recalled: windows to look at again, most wanted first; as many as fit
         `memory.recalled_tokens`. past: windows to answer from instead of the memory, in order of time, at most
-        `memory.past_windows` of them; the answer then comes in one Delta. Raises QuestionError, also for an `at_s` before
-        `state.exact_from_s`.
+        `memory.past_windows` of them, without earlier turns; the text then comes in one Delta, behind empty ones. Raises
+        QuestionError, also for an `at_s` before `state.exact_from_s`.
         """
         began = time.perf_counter()
         self.check(question)
@@ -199,7 +204,7 @@ class Mind:
             asks, seen, trunk = then.asked(question), then.entries, self.trunk(CHUNK)
             trunk.extend(self.laid_out(seen))
             length = trunk.length
-        asked = self._asked(asks, seen, trunk.free(length), self._turns(turns), recalled)
+        asked = self._asked(asks, seen, trunk.free(length), [] if then else self._turns(turns), recalled)
         forks = trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
         reader = self.layout.reader()
         logprob, count, ttft_s = 0.0, 0, 0.0
@@ -213,7 +218,9 @@ class Mind:
             if token in self.layout.stops:
                 break
             text = reader.push(token)
-            if text and then is None:
+            if then is not None:
+                yield Delta("")  # its times are known at its end
+            elif text:
                 ttft_s = ttft_s or time.perf_counter() - began
                 yield Delta(text)
             if reader.done:
@@ -375,7 +382,7 @@ class Mind:
     def _past(self, question: str, percepts: Sequence[Percept], seen: Sequence[Span]) -> Past:
         happening = [0.0] * len(percepts)
         if self.finder is not None:
-            tokens = [torch.from_numpy(np.concatenate([t.embeds for t in p.tokens])) for p in percepts]
+            tokens = [torch.from_numpy(np.concatenate([t.embeds for t in p.tokens])) for p in percepts]  # each has some
             happening = self.finder.happening(question, [self.finder.said(t.to(self.device)) for t in tokens])
         return Past.of(chosen(percepts, self.spec.memory.past_windows, happening), seen, self.spec.window_s)
 

@@ -11,26 +11,27 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from anymodal.language.tokenizer import clock, with_times
+from anymodal.language.tokenizer import clock, moment_in
 from anymodal.memory import Span, reclocked, since
 from anymodal.stages.items import Percept
 from anymodal.types import Evidence
 
 NEWEST = 2  # windows of now
-_TIMES = re.compile(r"\b(?:(\d+) (and|to) )?(\d+) s(?:econds?)?\b")
+_TIMES = re.compile(r"\b(?:(\d+(?:\.\d)?) (and|to) )?(\d+(?:\.\d)?) s(?:econds?)?\b")
 
 
 def chosen(percepts: Sequence[Percept], most: int, happening: Sequence[float]) -> list[Percept]:
-    """At most `most` of the windows that show a thing: the last, those in which most happens to it, and then the first."""
-    wanted = [len(percepts) - 1, 0, 1, *(k for k in sorted(range(len(percepts)), key=lambda k: -happening[k])[: most // 3]),
-              *range(len(percepts))]
+    """At most `most` of the windows that show a thing: the last, the first two, those in which most happens to it, and then
+    the others, the first before the rest."""
+    busiest = sorted(range(len(percepts)), key=lambda k: -happening[k])[: most // 3]
+    wanted = [len(percepts) - 1, 0, 1, *busiest, *range(len(percepts))]
     few = [k for k in dict.fromkeys(wanted) if 0 <= k < len(percepts)][:most]
     return [percepts[k] for k in sorted(few)]
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """entries: windows on their own clock. begins_s: when each begins on the session's."""
+    """entries: windows on their own clock. begins_s: when each begins on the session's, in order."""
 
     entries: list[Span]
     begins_s: list[float]
@@ -38,26 +39,28 @@ class Past:
 
     @classmethod
     def of(cls, percepts: Sequence[Percept], seen: Sequence[Span], window_s: float) -> Past:
-        """Of windows that are brought back, and of the newest of those that a question sees."""
+        """Of windows that are brought back, in order of time, and of the newest of those that a question sees."""
         newest, _ = since(seen, seen[-1].last - NEWEST + 1 if seen else 0, window_s)
-        last_s = seen[-1].t1_s if seen else 0.0
-        begins_s = [p.t0_s for p in percepts] + [last_s - n * window_s for n in range(len(newest), 0, -1)]
-        return cls(reclocked([*map(Span.of, percepts), *newest], window_s), begins_s, window_s)
+        begins_s = [seen[-1].t1_s - n * window_s for n in range(len(newest), 0, -1)] if newest else []
+        later = [k for k, begin_s in enumerate(begins_s) if not percepts or begin_s > percepts[-1].t0_s + 1e-6]
+        return cls(reclocked([*map(Span.of, percepts), *(newest[k] for k in later)], window_s),
+                   [p.t0_s for p in percepts] + [begins_s[k] for k in later], window_s)
 
     def asked(self, question: str) -> str:
-        """A question, with times of this clock: "at 12:35" as "at 2 s"."""
-        def moved(t_s: float) -> str | None:
-            there = [k for k, begin_s in enumerate(self.begins_s) if begin_s <= t_s + 1e-6 < begin_s + self.window_s]
-            return f"{there[0]} s" if there else None
-
-        return with_times(question, moved)
+        """A question, with its moment on this clock: "at 12:35" as "at 2 s"."""
+        if (found := moment_in(question)) is None:
+            return question
+        t_s, place = found
+        there = [k for k, begin_s in enumerate(self.begins_s) if begin_s <= t_s + 1e-6 < begin_s + self.window_s]
+        if not there:
+            return question
+        return f"{question[: place.start]}{clock(there[0] * self.window_s)} s{question[place.stop :]}"
 
     def text(self, said: str) -> str:
         """What was said, with times of the session: "at 4 s" as "at 12:35"."""
         def moved(found: re.Match) -> str:
-            start, end = found[1] and self._begin_s(int(found[1])), self._begin_s(int(found[3]), closing=bool(found[1]))
-            times = [_said(t) for t in (start, end) if t is not None]
-            return f" {found[2]} ".join(times)
+            start = _said(self._begin_s(float(found[1]))) + f" {found[2]} " if found[1] else ""
+            return start + _said(self._begin_s(float(found[3]), closing=bool(found[1])))
 
         return _TIMES.sub(moved, said)
 
@@ -74,7 +77,7 @@ class Past:
             if run:
                 yield Evidence(*run, span.modality)
 
-    def _begin_s(self, t_s: int, closing: bool = False) -> float:
+    def _begin_s(self, t_s: float, closing: bool = False) -> float:
         k = int(t_s / self.window_s + 1e-6)
         if closing and 0 < k <= len(self.begins_s):
             return self.begins_s[k - 1] + self.window_s

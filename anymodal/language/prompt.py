@@ -1,6 +1,6 @@
 """How a session is laid out before the language model, and how its answer is read back.
 
-    <bos> | <window> 3 [video x8] [audio x2] [imu x2] | <window> 4 ... | <question> text <answer> text <video> 3 5 <eos>
+    <bos> | <window> 3 [video x12] [audio x2] [imu x2] | <window> 4 ... | <question> text <answer> text <video> 3 5 <eos>
 
 The label after <window> is the window's start on the media clock; evidence repeats the labels of the first and last
 window it relies on, so finding evidence is copying. Used alike for training and for answering.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from anymodal.errors import WeightsError
@@ -18,9 +18,9 @@ SPECIAL = ("<pad>", "<eos>", "<bos>", "<window>", "<question>", "<answer>")
 EVIDENCE = {"video": 6, "audio": 7, "imu": 8, "depth": 9, "thermal": 10}  # "<video> 3 5": relies on windows 3 to 5
 NOTE = 11  # begins a step on the way to an answer, which ends with <answer>
 _ALL = (*SPECIAL, *(f"<{m}>" for m in EVIDENCE), "<note>", *(f"<spare{i}>" for i in range(1, 5)))
-_CLOCK = re.compile(r"\b(?:(\d{1,6}):)?(\d{1,6}):(\d\d)(?:\.\d+)?\b")
+_CLOCK = re.compile(r"\b(?:(\d{1,6}):)?(\d{1,6}):(\d\d(?:\.\d+)?)\b")
 _SECONDS = re.compile(r"\b(\d{1,9}(?:\.\d+)?)\s*(s|secs?|seconds?|min|mins|minutes?|h|hours?)\b", re.IGNORECASE)
-_TIME = re.compile(f"{_CLOCK.pattern}|{_SECONDS.pattern}", re.IGNORECASE)
+_MOMENT = re.compile(rf"\b(?:at|around|about)\s+(?P<time>{_CLOCK.pattern}|{_SECONDS.pattern})(?!\s+ago)", re.IGNORECASE)
 _SIZES = {"s": 1.0, "m": 60.0, "h": 3600.0}
 NUMBERS = (*(str(n) for n in range(60)), *(f"0{n}" for n in range(10)))
 
@@ -149,16 +149,16 @@ def parse_clock(text: str) -> float | None:
 
 
 def times_in(question: str) -> list[float]:
-    """Media times, in seconds, that a question names: "at 12:34", "at 75 s", "in minute 3"."""
-    found = [int(h or 0) * 3600.0 + int(m) * 60 + int(s) for h, m, s in _CLOCK.findall(question)]
+    """Media times, in seconds, that a question names: "at 12:34", "at 75 s"."""
+    found = [int(h or 0) * 3600.0 + int(m) * 60 + float(s) for h, m, s in _CLOCK.findall(question)]
     found += [float(n) * _SIZES[unit[0].lower()] for n, unit in _SECONDS.findall(question)]
     return [t for t in dict.fromkeys(found) if math.isfinite(t)]
 
 
-def with_times(question: str, said: Callable[[float], str | None]) -> str:
-    """A question whose media times are said otherwise; those for which there is None stay."""
-    def moved(found: re.Match) -> str:
-        (t_s,) = times_in(found[0]) or (math.inf,)
-        return said(t_s) or found[0]
-
-    return _TIME.sub(moved, question)
+def moment_in(question: str) -> tuple[float, slice] | None:
+    """The one moment that a question is about, in seconds, and where it stands: "what was at 12:34?". None for several
+    times, and for others, as in "5 minutes ago" and "within 20 s"."""
+    found = _MOMENT.search(question)
+    if found is None or len(times := times_in(question)) != 1:
+        return None
+    return times[0], slice(*found.span("time"))

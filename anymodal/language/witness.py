@@ -21,6 +21,7 @@ from anymodal.language.finder import Finder
 
 _WORD = re.compile(r"[a-z]+")
 _THINGS = ("color", "shape")  # what happens is told of one
+_OF_DEVICE = frozenset({"object", "something", "thing", "shape", "picture", "person", "someone"})  # only where it is named
 _LONE = {"sound": ("pitch",), "motion": ()}  # of none: kinds that stand alone, or with these
 
 
@@ -54,12 +55,19 @@ class Witness:
         for phrase in self._phrases:
             text = text.replace(phrase, self._spec.synonyms[phrase])
         found: dict[str, set[int]] = {}
-        for word in _WORD.findall(text):
-            if word in self._spec.plain:
-                continue
-            if (number := self._finder.known(word)) is None:
+        words = _WORD.findall(text)
+        for word in words:
+            if (number := self._finder.known(word)) is None and word not in self._spec.plain:
                 return None
-            found.setdefault(self._kind[number], set()).add(number)
+            if word not in self._spec.plain:
+                found.setdefault(self._kind[number], set()).add(number)
+        if "sound" not in found:  # beside a sound "rings" is what it does
+            for number in (self._finder.known(w) for w in words if w in self._spec.plain):
+                if number is not None:
+                    found.setdefault(self._kind[number], set()).add(number)
+        if "motion" in found and not _OF_DEVICE.isdisjoint(words) and not any(
+                self._spec.synonyms.get(w, w) == "device" for w in words):
+            return None  # something else may move
         kinds = [kind for kind in self._spec.tells if kind in found]
         if len(kinds) != 1:
             return None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from anymodal.errors import ConfigError, QuestionError
-from anymodal.language.tokenizer import times_in
+from anymodal.language.tokenizer import moment_in, times_in
 from anymodal.session.log import SessionLog
 from anymodal.session.phrases import Phrases
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 AT_ONCE = 256  # windows read from the log at once
 LEAST = 0.05  # probabilities below are not kept
-MOST_TIMES, NEAR = 2, 2  # times of a question whose windows are brought back, and how many before and after
+NEAR = 2  # windows before and after a moment that are brought back with it
 MOST_SHOWN = 100  # windows that show a thing, looked through for those that do not repeat one another
-SURE = 0.75  # a span so much less likely than the likeliest may be a mistake, and so may
-BRIEF = 4  # one so many times shorter than the longest
+SURE = 0.6  # a span so much less likely than the likeliest may be a mistake, and so may
+BRIEF_S = 3.0  # a shorter one, where others are longer
 JOINED = 1  # windows between two hits that do not part them
 
 
@@ -99,31 +99,35 @@ class Recall:
 
     def past(self, question: str, memory: Memory, *, last: int) -> list[Percept]:
         """Windows, in order of time, that a question is about and that the memory no longer has whole, as of window `last`:
-        those around the times that it names, or those that show what it names."""
+        those around the moment that it names, or those that show what it names. None for a question with other times."""
         before = max((e.last for e in memory.entries if not e.whole), default=-1) + 1
-        hop_s = self._log.info.window_s
-        named = [int(t_s / hop_s + 1e-6) for t_s in times_in(question)][:MOST_TIMES]
-        if not any(k < before for k in named):
-            return [] if named or not before else self._shown(question, before, last)
-        near = sorted({n for k in named if k <= last for n in range(max(0, k - NEAR), min(last, k + NEAR) + 1)})
-        return [p for k in near for p in self._log.windows(k, k)]
+        if (moment := moment_in(question)) is not None:
+            k = int(moment[0] / self._log.info.window_s + 1e-6)
+            if not self._log.first_window() <= k < before:
+                return []
+            near = range(max(self._log.first_window(), k - NEAR), min(last, k + NEAR) + 1)
+            return [p for n in near for p in self._log.windows(n, n) if p.tokens]
+        return [] if times_in(question) or not before else self._shown(question, before, last)
 
     def _shown(self, question: str, before: int, last: int) -> list[Percept]:
-        """Windows that show what a question names; none if it shows from window `before` on. Spans much shorter than the
-        longest, or less likely than the likeliest, count for nothing."""
+        """Windows that show what a question names; none if some do from window `before` on. Of a stream's spans, those much
+        shorter than its longest, or less likely than its likeliest, count for nothing."""
         if self._spec is None or not self._phrases.named(question):
             return []
-        hop_s = self._log.info.window_s
-        hits = self.search(question, before=last + 1)
-        spans = [(round(h.start_s / hop_s), round(h.end_s / hop_s)) for h in hits if h.score >= SURE * hits[0].score]
-        longest = max((end - start for start, end in spans), default=0)
-        spans = sorted((start, end) for start, end in spans if (end - start) * BRIEF >= longest)
+        hop_s, by_stream = self._log.info.window_s, {}
+        for hit in self.search(question, before=last + 1):  # likeliest first
+            by_stream.setdefault((hit.modality, hit.stream), []).append(hit)
+        spans: list[tuple[int, int]] = []
+        for hits in by_stream.values():
+            likely = [h for h in hits if h.score >= SURE * hits[0].score]
+            least_s = min(BRIEF_S, max(h.end_s - h.start_s for h in likely))
+            spans += [(round(h.start_s / hop_s), round(h.end_s / hop_s)) for h in likely if h.end_s - h.start_s >= least_s]
         if not spans or any(end > before for _, end in spans):
             return []
-        shown = dict.fromkeys([k for start, end in spans for k in range(start, end)][:MOST_SHOWN] + [spans[-1][1] - 1])
+        shown = dict.fromkeys([k for start, end in sorted(spans) for k in range(start, end)][:MOST_SHOWN])
         chosen: dict[int, Percept] = {}
-        for k in shown:
-            chosen |= {p.index: p for p in self._log.windows(k, k) if not _is_there(p, chosen)}
+        for k in (*shown, max(end for _, end in spans) - 1):
+            chosen |= {p.index: p for p in self._log.windows(k, k) if p.tokens and not _is_there(p, chosen)}
         return [chosen[k] for k in sorted(chosen)]
 
     def windows(self, question: str, *, before: int, most: int, known: Container[int] = (), last: int = -1,

@@ -228,17 +228,19 @@ class Session:
             pieces = self._mind.answer(state, asking.question, at_s=as_of_s, turns=turns, recalled=recalled, past=past,
                                        cancelled=asking.stopped)
             piece = next(pieces, None)
-        waited_s = time.perf_counter() - asking.began_s
+        waited_s = 0.0
         while isinstance(piece, Delta):
-            yield piece
+            if piece.text:
+                waited_s = waited_s or time.perf_counter() - asking.began_s
+                yield piece
             with self._turns.taken(), self._lanes.taken(urgent=True):
                 piece = next(pieces, None)
         if asking.cancelled:
             return
         with self._turns.taken():
             self._check_open()
-            answer = replace(piece, ttft_s=waited_s, last_window=last, windows_missing=self.log.gaps(last),
-                             stale_s=asking.stale_s)
+            answer = replace(piece, ttft_s=waited_s or time.perf_counter() - asking.began_s, last_window=last,
+                             windows_missing=self.log.gaps(last), stale_s=asking.stale_s)
             self._keep(Turn(last, as_of_s, answer.question, answer.text, answer.confidence, answer.evidence,
                             asking.dialogue or ""))
         yield answer
