@@ -9,19 +9,10 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from anymodal.errors import ConfigError, nearest
 from anymodal.shadow import check_not_shadowed
@@ -244,15 +235,14 @@ class SearchSpec(_Strict):
     A phrase with {fields} stands for one with each of the `words` of that name. A modality whose tokens say different
     things has a list of phrases for each of them. `nothing`: phrases for when there is none of the others; they are not
     found. `tells`: kinds of `words` whose happening tokens tell without the language model, and from which share on;
-    `tellers`: the first of a stream's tokens that tells this kind; `plain`: words that add nothing to such a condition.
+    `plain`: words that add nothing to such a condition.
     """
 
     words: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     phrases: dict[str, tuple[str, ...] | tuple[tuple[str, ...], ...]]
     nothing: tuple[str, ...] = ()
     synonyms: dict[str, str] = Field(default_factory=dict)
-    tells: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
-    tellers: dict[str, NonNegativeInt] = Field(default_factory=dict)
+    tells: dict[str, PositiveFloat] = Field(default_factory=dict)
     plain: frozenset[str] = frozenset()
     scale: float = Field(10.0, gt=0)  # of the softmax over a modality's phrases,
     scales: dict[str, PositiveFloat] = Field(default_factory=dict)  # and of some in its place
@@ -265,9 +255,8 @@ class SearchSpec(_Strict):
             for name in re.findall(r"{(\w*)}", phrase):
                 if name not in self.words:
                     raise ValueError(f"phrase {phrase!r} names {name!r}; {nearest(name, self.words)}")
-        for key, kinds, known in (("tells", self.tells, self.words), ("tellers", self.tellers, self.tells)):
-            for kind in set(kinds) - set(known):
-                raise ValueError(f"{key}: {kind!r} is not among those it is of; {nearest(kind, known)}")
+        for kind in set(self.tells) - set(self.words):
+            raise ValueError(f"tells: {kind!r} is not among the words; {nearest(kind, self.words)}")
         for phrase in set(self.nothing) - every:
             raise ValueError(f"nothing: {phrase!r} is not among the phrases; {nearest(phrase, every)}")
         return self

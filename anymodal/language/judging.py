@@ -70,17 +70,16 @@ class Judge:
             return [None] * len(prompts)
         readings, newest = [witness.reading(prompt) for prompt in prompts], memory.entries[-1]
         parts = [p for p in newest.parts for _ in p.embeds]
-        said, places = np.zeros((0, 0)), np.zeros(0)
+        said = np.zeros((0, 0))
         if parts and any(readings):
             embeds = torch.from_numpy(np.concatenate([p.embeds for p in newest.parts]))
-            places = np.concatenate([np.arange(len(p.embeds)) for p in newest.parts])
             said = self._mind.finder.said(embeds.to(self._mind.device))
         found: list[Judgement | None] = []
         for reading in readings:
             if reading is None:
                 found.append(None)
                 continue
-            yes, token = witness.chance(reading, said, places)
+            yes, token = witness.chance(reading, said)
             spans = ()
             if evidence and yes >= SURE:
                 spans = (Evidence(newest.t1_s - window_s, newest.t1_s, parts[token].modality),)

@@ -17,8 +17,10 @@ from functools import lru_cache
 import numpy as np
 
 from anymodal.config import SearchSpec
+from anymodal.errors import ConfigError
 from anymodal.language.finder import Finder
 
+THERE = 0.06  # share from which on a token says of a thing that it is there
 _WORD = re.compile(r"[a-z]+")
 _THINGS = ("color", "shape")  # what happens is told of one
 _OF_DEVICE = frozenset({"object", "something", "thing", "shape", "picture", "person", "someone"})  # only where it is named
@@ -39,6 +41,10 @@ class Witness:
 
     def __init__(self, spec: SearchSpec, finder: Finder) -> None:
         self._spec, self._finder = spec, finder
+        for kind in spec.tells.keys() & _LONE.keys():
+            if spec.tells[kind] >= 1:
+                raise ConfigError(f"search.tells.{kind} is {spec.tells[kind]:g}: no token says more than all of it",
+                                  fix=f"set search.tells.{kind} to a share below 1")
         self._kind = {finder.number(word): kind for kind, values in spec.words.items() for value in values
                       for word in value.split()}
         self._phrases = sorted((k for k in spec.synonyms if " " in k), key=len, reverse=True)
@@ -82,16 +88,16 @@ class Witness:
             return None
         return Reading(kind, tuple(happens), tuple(i for words in found.values() for i in words))
 
-    def chance(self, reading: Reading, said: np.ndarray, places: np.ndarray) -> tuple[float, int]:
-        """How likely it holds in a window whose tokens say so much of each word, (N, V); and which token says so most.
-
-        places: of each token among those of its stream, (N,).
-        """
-        heard = places >= self._spec.tellers.get(reading.kind, 0)
-        if not heard.any():
+    def chance(self, reading: Reading, said: np.ndarray) -> tuple[float, int]:
+        """How likely it holds in a window whose tokens say so much of each word, (N, V); and which token says so most."""
+        if not len(said):
             return 0.0, 0
-        words = said[:, [*reading.happens, *reading.thing]].min(1) * heard
-        token, enough = int(words.argmax()), self._spec.tells[reading.kind]
-        most = 2 * enough if reading.thing else 1.0  # what is told in many words is told with a small share of each
-        score = min(float(words[token]), most)
+        happens = said[:, list(reading.happens)].min(1)
+        enough = self._spec.tells[reading.kind]
+        most = 1.0
+        if reading.thing:  # as much as the thing itself, which is there
+            thing = said[:, list(reading.thing)].min(1)
+            happens, most = np.where(thing >= THERE, happens / np.maximum(thing, 1e-6), 0.0), 2 * enough
+        token = int(happens.argmax())
+        score = min(float(happens[token]), most)
         return (0.5 * score / enough if score < enough else 0.5 + 0.5 * (score - enough) / (most - enough)), token
