@@ -56,7 +56,8 @@ def saying(witness: Witness, *tokens: str) -> np.ndarray:
     ("the red circle stops", ("blue star", "red circle stops stops stops"), True),
     ("the red circle stops", ("red circle", "blue star stops stops stops"), False),
     ("the red circle stops", ("nothing", "red star stops stops stops"), False),
-    ("a bell rings", ("nothing", "low bell"), True), ("a bell rings", ("low beep", "red circle"), False), ("the device is dropped", ("dropped",), True)])
+    ("a bell rings", ("nothing", "low bell"), True), ("a bell rings", ("low beep", "red circle"), False),
+    ("the device is dropped", ("dropped",), True)])
 def test_a_token_has_to_say_all_of_it(witness, condition, tokens, likely):
     reading, said = witness.reading(condition), saying(witness, *tokens)
     yes, token = witness.chance(reading, said)
