@@ -151,10 +151,12 @@ def _recolored(truth: Truth) -> Iterator[Fact]:
     for thing in truth.scene.things:
         name = truth.refer(thing, hide="color")
         if name and thing.recolor:
-            here, look = truth.moment(thing.recolor[0], "video"), (int(thing.recolor[0]),)
-            yield Fact("color_before", {"obj": name}, thing.color, (f"it was {thing.color}",), here, steps=look)
+            here, k = truth.moment(thing.recolor[0], "video"), int(thing.recolor[0])
+            first, last = int(max(thing.appear_s, 0.0)), int(min(thing.vanish_s, truth.scene.duration_s) - 1e-3)
+            yield Fact("color_before", {"obj": name}, thing.color, (f"it was {thing.color}",), here,
+                       steps=((k,), max(k - 1, first)))
             yield Fact("color_after", {"obj": name}, thing.recolor[1], (f"it became {thing.recolor[1]}",), here,
-                       steps=look)
+                       steps=((k,), min(k + 1, last)))
 
 
 GENERATORS = (_color, _shape, _size, _count, _exists, _place_now, _place_first, _motion, _event_kind, _event_when,
