@@ -143,7 +143,7 @@ def kill_all(processes: list[psutil.Process]) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different TCP ports that nobody listens on now, below those that Linux by default gives to outgoing connections: these
+    """Different TCP ports that nobody listens on now, below those that Linux gives to outgoing connections: these
     could be taken by any program before somebody listens."""
     found: list[int] = []
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
