@@ -29,11 +29,11 @@ def said_loss(lm, ids_of: Callable[[str], list[int]], soft: dict[str, Tensor], w
         mine = tokens.flatten(0, 1)
         mine = mine[:, :per_window] if per_window > 1 else mine.mean(1, keepdim=True)
         logp = torch.log_softmax(lm.model.lm_head(lm.model.model.norm(mine)).float(), -1)
-        free = HAPPENINGS if modality == "video" else 0
-        fixed = per_window - free
+        fixed = per_window - (HAPPENINGS if modality == "video" else 0)
+        free = mine.shape[1] - fixed if modality == "video" else 0  # an adapter may have fewer
         total = total + _cost(logp[:, :fixed], [w[modality][:fixed] for w in words], ids_of, events).mean()
-        if free:
-            told = [w[modality][fixed:] for w in words]
+        if free > 0:
+            told = [w[modality][fixed : fixed + free] for w in words]
             pairs = torch.stack([_cost(logp[:, fixed + n, None].expand(-1, free, -1), told, ids_of, events, events)
                                  for n in range(free)], 1)  # (R, H tokens, H things to say)
             orders = torch.tensor(list(permutations(range(free))), device=pairs.device)
