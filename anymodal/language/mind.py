@@ -31,7 +31,7 @@ from anymodal.language.layout import Layout, Piece, Reader
 from anymodal.language.past import Past, chosen
 from anymodal.language.plain import PlainTrunk
 from anymodal.language.rows import Places, Rows, lay
-from anymodal.language.tokenizer import TextTokenizer, clock
+from anymodal.language.tokenizer import TextTokenizer, clock, moment_in
 from anymodal.memory import Compaction, Memory, Part, Span, named, whole_at, widened
 from anymodal.session.log import Turn
 from anymodal.stages.items import Percept
@@ -90,7 +90,7 @@ class Mind:
         self.model = lm.model
         self._embed = self.model.get_input_embeddings()
         self.capability = getattr(lm, "capability", None) or Capability.of(self.model)
-        self._attached = isinstance(lm, AttachedLM)  # then soft tokens do not stand among the text
+        self.beside = isinstance(lm, AttachedLM)  # soft tokens reach the language model beside its text
         memory, prompt = spec.memory, spec.prompt
         self.finder = Finder.of(spec, layout.tokenizer, lm)
         self._judge = Judge(self)
@@ -98,7 +98,7 @@ class Mind:
             memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens
             + len(layout.question("")) + prompt.max_answer_tokens,
             "the memory, earlier turns, recalled windows, a question and its answer")
-        if self._attached and not layout.text_tokens(Span(0, 0, 0.0, 1.0, tuple(
+        if self.beside and not layout.text_tokens(Span(0, 0, 0.0, 1.0, tuple(
                 Part(m, m, np.zeros((1, 1), np.float32), 1, 1.0) for m in spec.prompt.order))):
             raise ConfigError("a window has no text, and its media stand beside the text: nothing tells where it is",
                               fix="give the windows a time, or text around their tokens, in prompt.template")
@@ -111,11 +111,6 @@ class Mind:
     def device(self) -> torch.device:
         return self._embed.weight.device
 
-    @property
-    def beside(self) -> bool:
-        """Soft tokens reach the language model beside its text."""
-        return self._attached
-
     # --- watching ----------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
@@ -126,7 +121,7 @@ class Mind:
         up to that time. Raises ValueError when they end before the compaction is in effect.
         """
         memory = Memory(self.spec.memory, self.layout.text_tokens, self.spec.prompt.order, len(self.layout.head),
-                        self._attached)
+                        self.beside)
         if compaction is not None:
             memory.restore(compaction)
         made = [c for percept in windows if (c := memory.append(percept)) is not None]
@@ -175,7 +170,7 @@ class Mind:
 
     def _size(self, entry: Span) -> int:
         """Tokens that an entry has in the trunk."""
-        return self.layout.text_tokens(entry) + (0 if self._attached else entry.soft_tokens)
+        return self.layout.text_tokens(entry) + (0 if self.beside else entry.soft_tokens)
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
@@ -191,9 +186,9 @@ class Mind:
 
         at_s: as of then, from the windows that had ended. turns: earlier ones, oldest first; the latest that fit
         `memory.turn_tokens` are read. recalled: windows to look at again, most wanted first; as many as fit
-        `memory.recalled_tokens`. past: windows to answer from instead of the memory, in order of time, at most
-        `memory.past_windows` of them, without earlier turns; the text then comes in one Delta, behind empty ones. Raises
-        QuestionError, also for an `at_s` before `state.exact_from_s`.
+        `memory.recalled_tokens`. past: windows to answer from instead of the memory, in order of time, of what
+        a question names at most `memory.past_windows`, without earlier turns; the text then comes in one Delta, behind empty
+        ones. Raises QuestionError, also for an `at_s` before `state.exact_from_s`.
         """
         began = time.perf_counter()
         self.check(question)
@@ -292,7 +287,7 @@ class Mind:
 
     def _looks(self, asked: Asked, reader: Reader) -> bool:
         """Whether an answer has come to a window to look at: then `asked` goes on with what was said, and that window."""
-        if reader.look_s is None or self._attached or not self.spec.memory.look_again:
+        if reader.look_s is None or self.beside or not self.spec.memory.look_again:
             return False
         entry = whole_at(asked.seen, reader.look_s, self.spec.window_s)
         if entry is None or entry.first in asked.shown or len(asked.shown) >= MOST_LOOKS:
@@ -384,7 +379,8 @@ class Mind:
         if self.finder is not None:
             tokens = [torch.from_numpy(np.concatenate([t.embeds for t in p.tokens])) for p in percepts]  # each has some
             happening = self.finder.happening(question, [self.finder.said(t.to(self.device)) for t in tokens])
-        return Past.of(chosen(percepts, self.spec.memory.past_windows, happening), seen, self.spec.window_s)
+        most = self.spec.memory.past_windows if moment_in(question) is None else len(percepts)  # all around a moment
+        return Past.of(chosen(percepts, most, happening), seen, self.spec.window_s)
 
     def _confidence(self, logprob: float, count: int, seen: Sequence[Span]) -> float:
         """Calibrated probability that the answer is right, times how familiar the least familiar sense looks.
@@ -419,7 +415,7 @@ class Mind:
     def _laid(self, pieces: Sequence[Piece], places: Places, stamp: Tensor | None = None) -> Rows:
         """Ids of text and soft tokens, one behind the other. `stamp`: what is added to the soft ones."""
         media: tuple[tuple[int, Medium], ...] = ()
-        if self._attached:
+        if self.beside:
             if parts := [self._soft(p, stamp).embeds for p in pieces if isinstance(p, Part)]:
                 media = ((0, Medium(self.lm.gather(parts))),)
             pieces = [p for p in pieces if not isinstance(p, Part)]

@@ -2,9 +2,8 @@
 
 Soft tokens of the default bundle are trained to say words (`anymodal.training.words`), some of them what happens to one
 thing. A rule that names nothing else, "the red circle stops", is told by these more surely than by the language model, and
-for nothing. What it says must be all
-known: with any other word ("no bell", "at the left") the language model is asked. The words, and from which share on they
-count, are those of the bundle's `search`.
+for nothing. What it says must be all known: with any other word ("no bell", "at the left") the language model is asked. The
+words, and from which share on they count, are those of the bundle's `search`.
 Shapes: N tokens, V words.
 """
 
@@ -23,7 +22,7 @@ from anymodal.language.finder import Finder
 THERE = 0.06  # share from which on a token says of a thing that it is there
 _WORD = re.compile(r"[a-z]+")
 _THINGS = ("color", "shape")  # what happens is told of one
-_OF_DEVICE = frozenset({"object", "something", "thing", "shape", "picture", "person", "someone"})  # only where it is named
+_OTHERS = frozenset({"object", "something", "thing", "shape", "picture", "person", "someone"})  # that may move, too
 _LONE = {"sound": ("pitch",), "motion": ()}  # of none: kinds that stand alone, or with these
 
 
@@ -62,18 +61,17 @@ class Witness:
             text = text.replace(phrase, self._spec.synonyms[phrase])
         found: dict[str, set[int]] = {}
         words = _WORD.findall(text)
-        for word in words:
-            if (number := self._finder.known(word)) is None and word not in self._spec.plain:
+        numbers = {word: self._finder.known(word) for word in words}
+        sounds = any(n is not None and self._kind[n] == "sound" for n in numbers.values())
+        for word, number in numbers.items():
+            plain = word in self._spec.plain
+            if number is None and not plain:
                 return None
-            if word not in self._spec.plain:
+            if number is not None and not (plain and sounds):  # "rings" is what a bell does, and a shape elsewhere
                 found.setdefault(self._kind[number], set()).add(number)
-        if "sound" not in found:  # beside a sound "rings" is what it does
-            for number in (self._finder.known(w) for w in words if w in self._spec.plain):
-                if number is not None:
-                    found.setdefault(self._kind[number], set()).add(number)
-        if "motion" in found and not _OF_DEVICE.isdisjoint(words) and not any(
-                self._spec.synonyms.get(w, w) == "device" for w in words):
-            return None  # something else may move
+        named = any(self._spec.synonyms.get(w, w) == "device" for w in words)
+        if "motion" in found and not named and not _OTHERS.isdisjoint(words):
+            return None
         kinds = [kind for kind in self._spec.tells if kind in found]
         if len(kinds) != 1:
             return None
