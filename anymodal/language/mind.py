@@ -187,8 +187,8 @@ class Mind:
         at_s: as of then, from the windows that had ended. turns: earlier ones, oldest first; the latest that fit
         `memory.turn_tokens` are read. recalled: windows to look at again, most wanted first; as many as fit
         `memory.recalled_tokens`. past: windows to answer from instead of the memory, in order of time, of what
-        a question names at most `memory.past_windows`, without earlier turns; the text then comes in one Delta, behind empty
-        ones. Raises QuestionError, also for an `at_s` before `state.exact_from_s`.
+        a question names at most `memory.past_windows`, without earlier turns; the text then comes in one Delta, behind
+        empty ones. Raises QuestionError, also for an `at_s` before `state.exact_from_s`.
         """
         began = time.perf_counter()
         self.check(question)
