@@ -244,6 +244,11 @@ class SearchSpec(_Strict):
     synonyms: dict[str, str] = Field(default_factory=dict)
     tells: dict[str, PositiveFloat] = Field(default_factory=dict)
     plain: frozenset[str] = frozenset()
+    points: tuple[str, ...] = ()
+    before: frozenset[str] = frozenset()
+    after: frozenset[str] = frozenset()
+    happens: frozenset[str] = frozenset()
+    unseen: str = ""
     scale: float = Field(10.0, gt=0)  # of the softmax over a modality's phrases,
     scales: dict[str, PositiveFloat] = Field(default_factory=dict)  # and of some in its place
     at_least: float = Field(0.5, gt=0, le=1)  # probability of a hit

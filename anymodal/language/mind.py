@@ -30,8 +30,11 @@ from anymodal.language.judging import Judge, Judgement, Near
 from anymodal.language.layout import Layout, Piece, Reader
 from anymodal.language.past import Past, chosen
 from anymodal.language.plain import PlainTrunk
+from anymodal.language.pointer import Pointer, Pointing
 from anymodal.language.rows import Places, Rows, lay
+from anymodal.language.prompt import window_label
 from anymodal.language.tokenizer import TextTokenizer, clock, moment_in
+from anymodal.language.word_reader import WordReader
 from anymodal.memory import Compaction, Memory, Part, Span, named, whole_at, widened
 from anymodal.session.log import Turn
 from anymodal.stages.items import Percept
@@ -78,13 +81,15 @@ class Asked:
     seen: Sequence[Span]
     places: Places
     shown: set[int]
+    pointing: Pointing | None = None
     said: list[int] = field(default_factory=list)
 
 
 class Mind:
     """Answers questions over the windows of a session. Raises ConfigError where the language model cannot hold one."""
 
-    def __init__(self, spec: BundleSpec, lm: nn.Module, layout: Layout, calibration: Calibration | None = None) -> None:
+    def __init__(self, spec: BundleSpec, lm: nn.Module, layout: Layout, calibration: Calibration | None = None,
+                 reader: WordReader | None = None) -> None:
         """calibration: of its confidence; None: that is the geometric mean of its tokens' probabilities."""
         self.spec, self.lm, self.layout, self.calibration = spec, lm, layout, calibration
         self.model = lm.model
@@ -92,7 +97,8 @@ class Mind:
         self.capability = getattr(lm, "capability", None) or Capability.of(self.model)
         self.beside = isinstance(lm, AttachedLM)  # soft tokens reach the language model beside its text
         memory, prompt = spec.memory, spec.prompt
-        self.finder = Finder.of(spec, layout.tokenizer, lm)
+        self.finder = None if reader is None or spec.search is None else Finder(spec.search, layout.tokenizer, reader)
+        self.pointer = None if self.finder is None else Pointer(spec.search, self.finder, layout.tokenizer)
         self._judge = Judge(self)
         self.capability.check(
             memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens
@@ -207,6 +213,8 @@ class Mind:
             if cancelled():
                 return
             scores = torch.log_softmax(forks.logits[0].float(), -1)
+            if asked.pointing is not None:
+                scores = asked.pointing.weigh(scores)
             token = int(scores.argmax())
             if reader.in_text:
                 logprob, count = logprob + float(scores[token]), count + 1
@@ -221,6 +229,8 @@ class Mind:
             if reader.done:
                 break
             asked.said.append(token)
+            if asked.pointing is not None:
+                asked.pointing.push(token)
             if self._looks(asked, reader):
                 forks = trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
             else:
@@ -261,6 +271,8 @@ class Mind:
 
         def told(row: int, token: int, logprob: float, in_text: bool) -> None:
             asked[due[row]].said.append(token)
+            if (pointing := asked[due[row]].pointing) is not None:
+                pointing.push(token)
             heard(due[row], token, logprob, in_text)
 
         def looks(row: int) -> bool:
@@ -272,7 +284,8 @@ class Mind:
             forks = state.trunk.fork([asked[i].rows for i in due], room=self.spec.prompt.max_answer_tokens)
             if barred and len(due) == len(questions):  # none has begun
                 forks.logits[:, list(barred)] = -torch.inf
-            self.greedy(forks, heard=told, readers=[readers[i] for i in due], stop=looks)
+            self.greedy(forks, heard=told, readers=[readers[i] for i in due], stop=looks,
+                        weigh=lambda row, scores: scores if (p := asked[due[row]].pointing) is None else p.weigh(scores))
             due, looking = sorted(looking), []
         return readers
 
@@ -283,13 +296,23 @@ class Mind:
         shown = self._shown_again(question, seen, recalled)
         rows = [*(self._entry(entry, places) for entry in shown),
                 self._laid([self.layout.question(question, turns)], places)]
-        return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown})
+        return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown}, self._point(question, seen))
+
+    def _point(self, question: str, seen: Sequence[Span]) -> Pointing | None:
+        if self.pointer is None:
+            return None
+        whole = [e for e in seen if e.whole and e.parts]
+        labels = [window_label(self.tokenizer, e.t0_s)[1:] for e in whole]
+        return self.pointer.point(question, labels, self.finder.read([e.parts for e in whole]))
 
     def _looks(self, asked: Asked, reader: Reader) -> bool:
         """Whether an answer has come to a window to look at: then `asked` goes on with what was said, and that window."""
         if reader.look_s is None or self.beside or not self.spec.memory.look_again:
             return False
         entry = whole_at(asked.seen, reader.look_s, self.spec.window_s)
+        if asked.pointing is not None and entry is not None:
+            whole = [e.first for e in asked.seen if e.whole and e.parts]
+            asked.pointing.looked = whole.index(entry.first) if entry.first in whole else None
         if entry is None or entry.first in asked.shown or len(asked.shown) >= MOST_LOOKS:
             return False
         asked.shown.add(entry.first)
@@ -300,7 +323,8 @@ class Mind:
 
     def greedy(self, forks: Forks, *, begin: Sequence[int] = (), readers: Sequence[Reader] = (),
                heard: Callable[[int, int, float, bool], None] = lambda *_: None,
-               stop: Callable[[int], bool] = lambda _: False) -> list[Reader]:
+               stop: Callable[[int], bool] = lambda _: False,
+               weigh: Callable[[int, Tensor], Tensor] | None = None) -> list[Reader]:
         """Decode each fork to its end, all together. `begin`: first tokens, if they are given. `readers`: of what was
         decoded before, if anything was. `heard`: called with (fork, token, log-probability, whether it belongs to the
         text) of each token; `stop`: whether a fork is not to go on here.
@@ -309,6 +333,8 @@ class Mind:
         running = list(range(len(readers)))
         for step in range(self.spec.prompt.max_answer_tokens):
             scores = torch.log_softmax(forks.logits.float(), -1)
+            if weigh is not None:
+                scores = torch.stack([weigh(index, row) for index, row in zip(running, scores, strict=True)])
             tokens = torch.tensor(begin, device=self.device) if step == 0 and begin else scores.argmax(-1)
             values = scores.gather(1, tokens[:, None])[:, 0].tolist()
             alive = []
@@ -369,16 +395,13 @@ class Mind:
         if self.finder is None or not self.finder.words(question):
             return []
         whole = [e for e in seen if e.whole and e.parts]
-        tokens = [np.concatenate([p.embeds for p in e.parts]) for e in whole]
-        said = self.finder.said(torch.from_numpy(np.concatenate(tokens)).to(self.device)) if tokens else np.zeros((0, 1))
-        rows = np.split(said, np.cumsum([len(t) for t in tokens])[:-1]) if tokens else []
+        rows = self.finder.read([e.parts for e in whole])
         return [whole[k] for k in self.finder.few(question, rows, self.spec.memory.look_again)]
 
     def _past(self, question: str, percepts: Sequence[Percept], seen: Sequence[Span]) -> Past:
         happening = [0.0] * len(percepts)
         if self.finder is not None:
-            tokens = [torch.from_numpy(np.concatenate([t.embeds for t in p.tokens])) for p in percepts]  # each has some
-            happening = self.finder.happening(question, [self.finder.said(t.to(self.device)) for t in tokens])
+            happening = self.finder.happening(question, self.finder.read([p.tokens for p in percepts]))
         most = self.spec.memory.past_windows if moment_in(question) is None else len(percepts)  # all around a moment
         return Past.of(chosen(percepts, most, happening), seen, self.spec.window_s)
 
