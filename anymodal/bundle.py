@@ -2,7 +2,7 @@
 
     configs/tiny.yaml      the parts          configs/tiny/  tokenizer.json      calibration.json
                                                              perception.safetensors  joint_text.safetensors
-                                                             language.safetensors
+                                                             language.safetensors    word_reader.safetensors
 
 A published model's bundle has a `checkpoint` instead of such a folder: `anymodal.published` fills its parts from there.
 Each process loads only the parts it hosts.
@@ -25,6 +25,7 @@ from anymodal.language.attach import TIED, owned
 from anymodal.language.layout import Layout, make_layout
 from anymodal.language.mind import Calibration, Mind
 from anymodal.language.tokenizer import TextTokenizer
+from anymodal.language.word_reader import WordReader
 from anymodal.models import weights_folder
 from anymodal.perception import Perception
 from anymodal.published import Published
@@ -34,7 +35,7 @@ from anymodal.threads import usable_cores
 
 MEANING = ("window_s", "modalities", "language", "joint_text", "prompt", "dtype")  # keys that decide what tokens mean
 WEIGHTS = (".json", ".safetensors", ".bin", ".pth", ".pt")
-RECORDS = ("stages", "calibration")  # files beside the weights that do not
+RECORDS = ("stages", "calibration", "word_reader")  # files beside the weights that do not
 PIECES, PIECE = 64, 4096  # how much of a weights file its digest reads, in bytes
 
 
@@ -78,7 +79,13 @@ class Bundle:
         self._fill("language", owned(lm), tied=TIED)
         calibration = self.folder / "calibration.json"
         values = json.loads(calibration.read_text()) if calibration.is_file() else {}
-        return Mind(self.spec, lm, self.layout, Calibration(**values))
+        return Mind(self.spec, lm, self.layout, Calibration(**values), self._reader(lm.width))
+
+    def _reader(self, width: int) -> WordReader | None:
+        """Reads what tokens of that width say; None: nobody does."""
+        if self.spec.word_reader is None:
+            return None
+        return self._fill("word_reader", build_part(self.spec.word_reader, self.spec.trust, token_width=width))
 
     @cached_property
     def identity(self) -> str:

@@ -244,11 +244,6 @@ class SearchSpec(_Strict):
     synonyms: dict[str, str] = Field(default_factory=dict)
     tells: dict[str, PositiveFloat] = Field(default_factory=dict)
     plain: frozenset[str] = frozenset()
-    points: tuple[str, ...] = ()
-    before: frozenset[str] = frozenset()
-    after: frozenset[str] = frozenset()
-    happens: frozenset[str] = frozenset()
-    unseen: str = ""
     scale: float = Field(10.0, gt=0)  # of the softmax over a modality's phrases,
     scales: dict[str, PositiveFloat] = Field(default_factory=dict)  # and of some in its place
     at_least: float = Field(0.5, gt=0, le=1)  # probability of a hit
@@ -270,6 +265,23 @@ class SearchSpec(_Strict):
         """The phrases that are told apart from one another: one group for all tokens, or one for each."""
         given = self.phrases[modality]
         return given if given and isinstance(given[0], tuple) else (given,)
+
+
+class PointSpec(_Strict):
+    """Where what soft tokens say weighs in on an answer: `kinds` of `search.words`.
+
+    says: how an answer says a word that tokens say. asks: by kind, words of a question that asks which of the kind's it is.
+    before, after: words of one that asks of the time before or after what it names. begins: what tokens say, too, where a
+    sound or a motion begins. unseen: how an answer says that it cannot tell.
+    """
+
+    kinds: tuple[str, ...]
+    says: dict[str, str] = Field(default_factory=dict)
+    asks: dict[str, frozenset[str]] = Field(default_factory=dict)
+    before: frozenset[str] = frozenset()
+    after: frozenset[str] = frozenset()
+    begins: str = ""
+    unseen: str = ""
 
 
 class SpeechSpec(_Strict):
@@ -335,6 +347,8 @@ class BundleSpec(_Strict):
     language: PartSpec
     joint_text: PartSpec | None = None
     search: SearchSpec | None = None
+    word_reader: PartSpec | None = None
+    point: PointSpec | None = None
     speech: SpeechSpec | None = None
     prompt: PromptSpec
     weights: str | None = None  # folder, relative to the YAML
@@ -436,8 +450,25 @@ def parse_spec(raw: dict[str, Any], where: str = "bundle") -> BundleSpec:
     if spec.search is not None and spec.joint_text is None:
         raise ConfigError(f"{where}: `search` lists phrases, and there is no joint_text to compare them with",
                           fix="add a joint_text part, or leave search out")
+    _check_point(spec, where)
     _check_window_fits(spec, where)
     return spec
+
+
+def _check_point(spec: BundleSpec, where: str) -> None:
+    """What is read off tokens needs words to look for, and who reads them."""
+    if spec.word_reader is not None and spec.search is None:
+        raise ConfigError(f"{where}: a word_reader reads the words of `search`, and there is none",
+                          fix="add search, or leave word_reader out")
+    if spec.point is None:
+        return
+    if spec.word_reader is None:
+        raise ConfigError(f"{where}: `point` goes by what tokens say, and there is no word_reader",
+                          fix="add a word_reader part, or leave point out")
+    for kind in (*spec.point.kinds, *spec.point.asks):
+        if kind not in spec.search.words:
+            raise ConfigError(f"{where}: point names {kind!r}, which is not among search.words",
+                              fix=nearest(kind, spec.search.words))
 
 
 def _check_window_fits(spec: BundleSpec, where: str) -> None:
@@ -457,7 +488,8 @@ def _model_at(loc: tuple) -> type[BaseModel]:
     steps = {"modalities": ModalitySpec, "level": LevelSpec, "prompt": PromptSpec, "memory": MemorySpec, "gate": GateSpec,
              "search": SearchSpec, "speech": SpeechSpec, "asr": PartSpec, "asked": AskedSpec, "template": TemplateSpec,
              "crops": CropsSpec, "checkpoint": CheckpointSpec, "load": LoadSpec, "encoder": PartSpec,
-             "adapter": PartSpec, "language": PartSpec, "joint_text": PartSpec}
+             "adapter": PartSpec, "language": PartSpec, "joint_text": PartSpec,
+             "word_reader": PartSpec, "point": PointSpec}
     for part in loc[:1] if loc[:1] == ("load",) else loc:  # the names in `load` are those of parts
         model = steps.get(str(part), model)
     return model

@@ -19,6 +19,8 @@ from anymodal.errors import ConfigError, MediaError
 from anymodal.stages.items import IMAGE, Percept
 from anymodal.types import Signal, Tokens, Window
 
+DIRECTIONS = 3  # in which strangeness is measured
+
 # What a batch is made of, by the sense's pixels. 16-bit levels go as int32: torch has uint16 tensors, and for most of
 # them no arithmetic.
 BATCHED = {None: np.float32, "rgb8": np.uint8, "gray16": np.int32}
@@ -27,14 +29,15 @@ BATCHED = {None: np.float32, "rgb8": np.uint8, "gray16": np.int32}
 class Familiarity(nn.Module):
     """How much a window's features look like those seen in training, in [0, 1].
 
-    A Gaussian over mean features; 1 up to the training windows' usual Mahalanobis distance, falling to 0 at a
+    A Gaussian over mean features, in the few directions in which strange windows depart most from training's
+    (`anymodal.training.calibrate`); 1 up to the training windows' usual Mahalanobis distance, falling to 0 at a
     multiple of it (Lee et al. 2018, arXiv 1807.03888).
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("whiten", torch.zeros(width, width))  # all zero: not fitted, everything is familiar
+        self.register_buffer("whiten", torch.zeros(width, DIRECTIONS))  # all zero: not fitted, everything is familiar
         self.register_buffer("usual", torch.ones(2))  # distances at which it is 1 and 0
 
     def forward(self, features: Tensor) -> Tensor:

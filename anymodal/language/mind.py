@@ -98,7 +98,7 @@ class Mind:
         self.beside = isinstance(lm, AttachedLM)  # soft tokens reach the language model beside its text
         memory, prompt = spec.memory, spec.prompt
         self.finder = None if reader is None or spec.search is None else Finder(spec.search, layout.tokenizer, reader)
-        self.pointer = None if self.finder is None else Pointer(spec.search, self.finder, layout.tokenizer)
+        self.pointer = Pointer.of(spec, self.finder, layout.tokenizer)
         self._judge = Judge(self)
         self.capability.check(
             memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens

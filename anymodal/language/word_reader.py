@@ -29,6 +29,8 @@ class WordReader(nn.Module):
         dropout: float = 0.1
 
         def __post_init__(self) -> None:
+            if other := [w for w in self.words if not isinstance(w, str)]:
+                raise ValueError(f"words: {other[0]!r} is no word: put \"on\" and \"off\" in quotes")
             if NOTHING not in self.words or len(set(self.words)) < len(self.words):
                 raise ValueError(f"words must name each word once, {NOTHING!r} among them")
             if self.width % self.heads:

@@ -26,7 +26,7 @@ from anymodal.agent import Agent, load
 from anymodal.errors import OutputError
 from anymodal.language.mind import Calibration
 from anymodal.media import read_windows
-from anymodal.perception import Familiarity, Perception
+from anymodal.perception import DIRECTIONS, Familiarity, Perception
 from anymodal.playground.files import clip_truth, render_clip, senses_of
 from anymodal.playground.questions import DESCRIPTIONS
 from anymodal.playground.world import make_scene
@@ -38,7 +38,6 @@ from anymodal.training.scoring import is_right
 from anymodal.types import Answer, Window
 
 SHRINK = 0.01  # of the features' mean variance, added to every direction: a few hundred scenes fit no full covariance
-DIRECTIONS = 3  # in which strangeness is measured
 USUAL_QUANTILE = 0.98  # of validation windows are wholly familiar; an answer goes by the mean over its windows
 REACH = 1.5  # of that distance, where familiarity is gone
 SHORT_S = 2.0  # clips to fit on: many short ones show more backgrounds than a few long ones
@@ -109,8 +108,7 @@ def fit(part: Familiarity, rows_ND: Tensor, usual_ND: Tensor, strange_ND: Tensor
     whiten = vectors / values.sqrt()
     strange = (strange_ND.double() - mean) @ whiten
     _, directions = torch.linalg.eigh(strange.T @ strange / len(strange))
-    directions[:, :-DIRECTIONS] = 0.0  # in order of rising eigenvalue
-    whiten = _rounded(whiten @ directions)
+    whiten = _rounded(whiten @ directions[:, -DIRECTIONS:])  # in order of rising eigenvalue
     distances = ((usual_ND.double() - mean) @ whiten).norm(dim=-1)
     low = float(torch.quantile(distances, USUAL_QUANTILE))
     for name, value in (("mean", mean), ("whiten", whiten), ("usual", torch.tensor([low, REACH * low]))):

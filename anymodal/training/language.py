@@ -135,7 +135,7 @@ def questions_about(scene: Scene, dice: random.Random, count: int, present: tupl
 class LanguageStage:
     """Trains the LM and all adapters, the audio and IMU encoders too; the frame encoder stays as it is.
 
-    `frozen`: the LM alone, which takes two thirds of the time.
+    `frozen`: the LM alone, which takes two thirds of the time. `finder`: finds windows that a question is shown again.
     """
 
     name = "language"
@@ -144,12 +144,12 @@ class LanguageStage:
                  seconds: tuple[int, ...] = (8,), reuse: int = 2, words: float = 0.4,
                  kinds: tuple[str, ...] | None = None, noise: float = 1.0, drilled: int = 0,
                  alone: bool | Sequence[str] = False, rules: int = 0, frozen: bool = False, events: float = 1.0,
-                 fields: float = 0.0, later: float = 0.0) -> None:
+                 fields: float = 0.0, later: float = 0.0, finder: Finder | None = None) -> None:
         self.perception, self.lm, self.tokenizer = perception, lm, tokenizer
         self.options = (seed, clips, questions, tuple(seconds), reuse, tuple(kinds) if kinds else None, noise, drilled,
                         alone if isinstance(alone, bool) else tuple(alone), rules)
         self.frozen = ClipFeatures(perception)
-        self.finder = Finder.of(perception.spec, tokenizer, lm)
+        self.finder = finder
         self.fields, self.later = fields, later
         self.words, self.events = words, events  # weight of what each token should say, and in it of words of events
         self.ids = cache(tokenizer.encode)
@@ -298,7 +298,9 @@ def pack_clips(tokenizer: TextTokenizer, soft: dict[str, Tensor], asked: Sequenc
                beside: bool = False) -> list[Packed]:
     """The questions of each clip, packed with the windows they are shown once more: none where soft tokens reach the
     language model `beside` its text."""
-    said = finder.said(torch.cat(list(soft.values()), 2)) if finder and soft else None  # (B, K, N, V)
+    said = None  # (B, K, N, V)
+    if finder and soft:
+        said = finder.said(torch.cat(list(soft.values()), 2), [(m, tokens.shape[2]) for m, tokens in soft.items()])
     packed = []
     for i, (rows, at) in enumerate(zip(asked, times, strict=True)):
         def found(text: str, i: int = i, at: Sequence[int] = at) -> Iterable[int]:

@@ -7,7 +7,7 @@ Shapes: B windows, N tokens of each, H of them in any order, W their width, V wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import permutations
 
 import torch
@@ -45,19 +45,17 @@ class ReaderStage(LanguageStage):
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.reader.named_parameters(prefix="reader")
 
-    def draw(self) -> Callable[[int], dict]:
-        return super().draw()
-
     def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
         with torch.no_grad():
             self.kept += self._windows(soft_tokens(self.frozen, batch), batch["words"])
         self.kept = self.kept[-self.keep :]
         rows = torch.randint(len(self.kept), (self.batch,), generator=self.dice).tolist()
-        tokens, said, there = (torch.stack(column) for column in zip(*(self.kept[i] for i in rows)))
+        tokens, said, there = (torch.stack(column) for column in zip(*(self.kept[i] for i in rows), strict=True))
         senses = torch.rand(len(rows), len(self.reader.config.tokens), generator=self.dice) >= ABSENT
         there = there & senses[:, self.sense]
         there[~there.any(1)] = True
-        logits = self.reader(tokens, self.slots, there).float()
+        device = self.reader.enter.weight.device
+        logits = self.reader(tokens.to(device), self.slots, there.to(device)).float().cpu()
         each = nn.functional.binary_cross_entropy_with_logits(logits, said, reduction="none").sum(-1)  # (B, N)
         each = each.index_copy(1, self.free, self._in_any_order(logits[:, self.free], said[:, self.free]))
         right = ((logits > 0) == said.bool()).all(-1)
@@ -76,7 +74,7 @@ class ReaderStage(LanguageStage):
     def _windows(self, soft: dict[str, Tensor], words: list[dict]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Of each window of all clips: tokens, words and which are there."""
         counts, width = self.reader.config.tokens, self.reader.enter.weight.shape[1]
-        rows = {m: soft[m].flatten(0, 1).float() if m in soft else torch.zeros(len(words), count, width)
+        rows = {m: soft[m].flatten(0, 1).float().cpu() if m in soft else torch.zeros(len(words), count, width)
                 for m, count in counts.items()}
         for b, window in enumerate(words):
             said = torch.zeros(len(self.sense), len(self.index))

@@ -28,7 +28,8 @@ from anymodal.training.optim import compute_dtype
 from anymodal.training.symbols import spread_words
 from anymodal.training.text import TextSide, corpus
 
-_FILES = ("tokenizer.json", "perception.safetensors", "joint_text.safetensors", "language.safetensors", "stages.json")
+_FILES = ("tokenizer.json", "perception.safetensors", "joint_text.safetensors", "language.safetensors",
+          "word_reader.safetensors", "stages.json")
 
 
 class Recipe:
@@ -51,7 +52,9 @@ class Recipe:
             spread_numbers(self.lm.model.get_input_embeddings().weight, self.tokenizer)
         self.perception = Perception(spec, self.lm.width)
         self.text = TextSide(build_part(spec.joint_text, spec.trust), self.tokenizer)
-        for part in (self.lm, self.perception, self.text):
+        self.reader = None if spec.word_reader is None else build_part(spec.word_reader, spec.trust, token_width=self.lm.width)
+        self._reader_trained = False
+        for part in filter(None, (self.lm, self.perception, self.text, self.reader)):
             part.to(self.device, compute_dtype(self.device))
             _keep_buffers_float(part)
         for module in self.perception.modules():
@@ -59,7 +62,19 @@ class Recipe:
                 module.set_attn_implementation("eager")  # its backward over short sequences is twice as fast on CPU
 
     def parts(self) -> dict[str, nn.Module]:
-        return {"perception": self.perception, "joint_text": self.text.tower, "language": owned(self.lm)}
+        parts = {"perception": self.perception, "joint_text": self.text.tower, "language": owned(self.lm)}
+        return parts if self.reader is None else {**parts, "word_reader": self.reader}
+
+    @property
+    def trained_reader(self) -> bool:
+        """Only then there are weights of it, and it is asked what tokens say."""
+        return self._reader_trained or (self.weights / "word_reader.safetensors").is_file()
+
+    @property
+    def finder(self) -> Finder | None:
+        """What finds the windows that a question is shown again; None before the word reader was trained."""
+        shows = self.trained_reader and self.spec.memory.look_again and not isinstance(self.lm, AttachedLM)
+        return Finder(self.spec.search, self.tokenizer, self.reader.eval()) if shows else None
 
     def load(self) -> None:
         """Take up the weights of the run, where there are any."""
@@ -75,6 +90,8 @@ class Recipe:
         from safetensors.torch import save_file
 
         for name, module in self.parts().items():
+            if name == "word_reader" and not self.trained_reader:
+                continue
             state = {k: v.detach().to("cpu", torch.bfloat16).contiguous().clone() for k, v in module.state_dict().items()
                      if not (name == "language" and k in TIED)}
             save_file(state, str(self.weights / f"{name}.safetensors"), metadata={"format": "pt"})
@@ -100,8 +117,7 @@ class Recipe:
                                   "beside it", fix="leave the stage out")
             from anymodal.training.symbols import SymbolStage
 
-            return SymbolStage(self.lm, self.tokenizer, look_again=self.spec.memory.look_again,
-                               finder=Finder.of(self.spec, self.tokenizer, self.lm), **options)
+            return SymbolStage(self.lm, self.tokenizer, look_again=self.spec.memory.look_again, **options)
         if kind == "fields":
             from anymodal.training.fields import FieldStage
 
@@ -113,9 +129,16 @@ class Recipe:
         if kind == "language":
             from anymodal.training.language import LanguageStage
 
-            return LanguageStage(self.perception, self.lm, self.tokenizer, **options)
+            return LanguageStage(self.perception, self.lm, self.tokenizer, finder=self.finder, **options)
+        if kind == "reader":
+            from anymodal.training.reading import ReaderStage
+
+            if self.reader is None:
+                raise ConfigError(f"training: stage {plan.name!r} trains a word reader, and the bundle has none",
+                                  fix="add a word_reader part, or leave the stage out")
+            return ReaderStage(self.perception, self.lm, self.reader, self.tokenizer, **options)
         raise ConfigError(f"training: unknown stage {plan.name!r}",
-                          fix=nearest(kind, ("frames", "windows", "fields", "words", "symbols", "language")))
+                          fix=nearest(kind, ("frames", "windows", "fields", "words", "symbols", "language", "reader")))
 
     def train(self, *, only: tuple[str, ...] = (), workers: int = 1, report: Callable[[dict], None] | None = None) -> None:
         """Run the stages in order, skipping those already done; weights are written after each."""
@@ -126,6 +149,7 @@ class Recipe:
                 continue
             self.load()
             run_stage(self.stage(plan), plan, self.run, workers=workers, report=report)
+            self._reader_trained = self._reader_trained or plan.name.split("-")[0] == "reader"
             self.save()
             done.append(plan.name)
             state.write_text(json.dumps(done))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from anymodal.language.finder import Finder
 from anymodal.language.tokenizer import TextTokenizer
 from anymodal.playground.world import make_scene
 from anymodal.training.language import clip_prefix, draw_present, pack_clips, packed_loss, questions_about
@@ -69,15 +68,15 @@ def spread_words(weight: Tensor, tokenizer: TextTokenizer, words: Sequence[str])
 
 
 class SymbolStage:
-    """Trains the LM. `later`: as of `language.DrawClips`; `finder`: finds the windows that a question is shown again."""
+    """Trains the LM. `later`: as of `language.DrawClips`."""
 
     name = "symbols"
 
     def __init__(self, lm, tokenizer: TextTokenizer, *, seed: int = 6, clips: int = 8, questions: int = 13,
                  seconds: tuple[int, ...] = (2, 4, 8), kinds: tuple[str, ...] | None = None, noise: float = 1.0,
                  drilled: int = 0, alone: bool | Sequence[str] = False, fields: float = 0.0, later: float = 0.0,
-                 look_again: int = 0, finder: Finder | None = None) -> None:
-        self.lm, self.tokenizer, self.look_again, self.finder = lm, tokenizer, look_again, finder
+                 look_again: int = 0) -> None:
+        self.lm, self.tokenizer, self.look_again = lm, tokenizer, look_again
         self.options = (seed, clips, questions, tuple(seconds), tuple(kinds) if kinds else None, noise, drilled,
                         alone if isinstance(alone, bool) else tuple(alone), fields, later)
 
@@ -91,7 +90,7 @@ class SymbolStage:
         clips, windows, times = len(batch["asked"]), batch["windows"], batch["times"]
         soft = {m: self._said(batch["words"], m).view(clips, windows, TOKENS[m], -1) for m in batch["present"]}
         prefix = clip_prefix(self.lm, self.tokenizer, soft, times)
-        packed = pack_clips(self.tokenizer, soft, batch["asked"], times, 1.0, self.look_again, self.finder)
+        packed = pack_clips(self.tokenizer, soft, batch["asked"], times, 1.0, self.look_again, None)
         return packed_loss(self.lm, prefix, packed)
 
     def _said(self, words: list[dict], modality: str) -> Tensor:
