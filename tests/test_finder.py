@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from anymodal.bundle import load_bundle
-from anymodal.language.finder import Finder
+from anymodal.language.finder import KEPT, Finder
+from anymodal.playground.world import make_scene
+from anymodal.stages.items import Percept
+from anymodal.training.asking import scene_windows
+from anymodal.types import Tokens
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +20,12 @@ def bundle():
 
 @pytest.fixture(scope="module")
 def finder(bundle):
-    return Finder(bundle.spec.search, bundle.mind.tokenizer, bundle.mind.model)
+    return bundle.mind.finder
 
 
 def saying(finder: Finder, *windows: tuple[str, ...]) -> list[np.ndarray]:
     """Of each window, what its tokens say: words with spaces between them."""
-    return [np.array([[float(w in token.split()) for w in (*finder._words, "nothing")] for token in tokens])
+    return [np.array([[float(w in token.split()) for w in finder.lexicon] for token in tokens])
             for tokens in windows]
 
 
@@ -46,11 +49,48 @@ def test_what_more_windows_say_than_may_be_shown_is_not(finder):
     assert finder.few("when was the bell?", said[:1], 2) == [], "the only window need not be found"
 
 
-def test_sums_of_word_embeddings_say_their_words(bundle, finder):
-    embed, tokenizer = bundle.mind.model.get_input_embeddings().weight, bundle.mind.tokenizer
-    for words in (("red", "star"), ("star", "circle"), ("nothing",)):
-        token = sum(embed[tokenizer.encode(w)].sum(0) for w in words)
-        said = finder.said(torch.stack([token, token]))
-        assert said.shape == (2, len(finder._words) + 1)
-        assert said.sum(-1) == pytest.approx(1.0, abs=1e-3)
-        assert {(*finder._words, "nothing")[i] for i in (said[0] > 0.12).nonzero()[0]} == set(words)
+def test_misspelt_words_are_known_but_for_those_that_are_words_of_their_own(finder):
+    for word, meant in (("satr", "star"), ("trianlge", "triangle"), ("riing", "ring"), ("waremr", "warmer"),
+                        ("purplle", "purple"), ("bonces", "bounces"), ("ywllow", "yellow")):
+        assert finder.known(word) is None
+        assert finder.lexicon[finder.known(word, typos=True)] == meant
+    assert all(finder.known(word, typos=True) is None for word in ("start", "bring", "rang", "xyzzy"))
+
+
+@pytest.fixture(scope="module")
+def percepts(bundle):
+    scene = make_scene("val", 5, 3, seconds=4)
+    windows = scene_windows(scene, bundle.spec)
+    return scene, [Percept.of("s", w, t) for w, t in zip(windows, bundle.perception.encode("s", windows), strict=True)]
+
+
+def test_what_windows_say_is_read_off_their_tokens(finder, percepts):
+    scene, seen = percepts
+    said = finder.read([p.tokens for p in seen])
+    for percept, tokens in zip(seen, said, strict=True):
+        assert tokens.shape == (sum(len(t.embeds) for t in percept.tokens), len(finder.lexicon))
+        assert ((tokens >= 0) & (tokens <= 1)).all()
+    wholly = [t for t in scene.things if t.appear_s < 0 and t.vanish_s > 4 and not t.recolor]
+    assert wholly
+    for thing in wholly:
+        name = [finder.number(thing.color), finder.number(thing.shape)]
+        assert max(tokens[:, name].min(1).max() for tokens in said) > 0.5, f"{thing.color} {thing.shape}"
+
+
+def test_a_window_is_read_alike_alone_in_a_batch_and_again(finder, percepts):
+    _, seen = percepts
+    together = finder.read([p.tokens for p in seen])
+    finder._kept.clear()
+    alone = [finder.read([p.tokens])[0] for p in seen]
+    assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(together, alone, strict=True))
+    assert all(a is b for a, b in zip(alone, finder.read([p.tokens for p in seen]), strict=True)), "kept"
+    few = [p.tokens[:2] for p in seen[:2]] + [seen[2].tokens, ()]
+    assert [len(s) for s in finder.read(few)] == [sum(len(t.embeds) for t in tokens) for tokens in few]
+
+
+def test_no_more_windows_are_kept_than_a_memory_holds(finder):
+    dice = np.random.default_rng(0)
+    for _ in range(3):
+        finder.read([(Tokens("s", "imu", 0, "imu", 0.0, 1.0, dice.normal(size=(2, 256)).astype(np.float32)),)
+                     for _ in range(KEPT)])
+        assert len(finder._kept) <= KEPT

@@ -31,31 +31,33 @@ def witness(bundle) -> Witness:
     ("the red circle stops", "event", "stops", "red circle"), ("a disc comes to rest", "event", "stops", "circle"),
     ("any violet object vanishes", "event", "disappears", "purple"),
     ("the ring changes colour", "event", "changes", "ring"), ("blue rings disappear", "event", "disappears", "blue ring"),
+    ("the small red circle bounces", "event", "bounces", "small red circle"),
+    ("the star gets colder", "change", "colder", "star"),
     ("the bell rings", "sound", "bell", ""), ("I walk", "motion", "walking", ""),
     ("someone drops the phone", "motion", "dropped", "")])
 def test_a_condition_is_read_where_all_its_words_are_known(witness, condition, kind, happens, thing):
     reading = witness.reading(condition)
-    words = [" ".join(sorted(witness._finder._words[i] for i in numbers)) for numbers in (reading.happens, reading.thing)]
+    words = [" ".join(sorted(witness._finder.lexicon[i] for i in numbers)) for numbers in (reading.happens, reading.thing)]
     assert (reading.kind, *words) == (kind, " ".join(sorted(happens.split())), " ".join(sorted(thing.split())))
 
 
 @pytest.mark.parametrize("condition", [
     "no bell rings", "the circle at the left stops", "the bell stops", "a bell or a beep", "the red circle is visible",
     "something rotates", "a person walks by", "the device moves",
-    "there is a sound", "the red and the blue circle stop", "the red bell rings", "it stops", "", "?"])
+    "there is a sound", "the red and the blue circle stop", "the red bell rings", 
+    "the red star gets warmer", "it stops", "", "?"])
 def test_what_says_more_or_less_is_put_to_the_language_model(witness, condition):
     assert witness.reading(condition) is None
 
 
 def saying(witness: Witness, *tokens: str) -> np.ndarray:
-    rows = np.array([[float(token.split().count(w)) for w in (*witness._finder._words, "nothing")] for token in tokens])
-    return rows / np.maximum(rows.sum(1, keepdims=True), 1)
+    return np.array([[0.9 * (w in token.split()) for w in witness._finder.lexicon] for token in tokens])
 
 
 @pytest.mark.parametrize(("condition", "tokens", "likely"), [
-    ("the red circle stops", ("blue star", "red circle stops stops stops"), True),
-    ("the red circle stops", ("red circle", "blue star stops stops stops"), False),
-    ("the red circle stops", ("nothing", "red star stops stops stops"), False),
+    ("the red circle stops", ("blue star", "red circle stops"), True),
+    ("the red circle stops", ("red circle", "blue star stops"), False),
+    ("the red circle stops", ("nothing", "red star stops"), False),
     ("a bell rings", ("nothing", "low bell"), True), ("a bell rings", ("low beep", "red circle"), False),
     ("the device is dropped", ("dropped",), True)])
 def test_a_token_has_to_say_all_of_it(witness, condition, tokens, likely):

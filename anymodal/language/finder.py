@@ -21,7 +21,7 @@ from torch import Tensor
 from anymodal.config import SearchSpec
 from anymodal.errors import ConfigError, nearest
 from anymodal.language.tokenizer import TextTokenizer
-from anymodal.language.word_reader import NOTHING, WordReader
+from anymodal.language.word_reader import WordReader
 
 SAID = 0.5  # likelihood from which on a token says a word wholly
 KNOWN = 1.5  # what a word adds that every window says, beside its rarity
@@ -50,7 +50,7 @@ class Finder:
         for word in self.kind.keys() - self._number.keys():
             raise ConfigError(f"search.words: no token says {word!r}", fix=nearest(word, self.lexicon))
         self._happens = sorted({self._number[w] for kind in spec.tells for v in spec.words[kind] for w in v.split()})
-        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._kept: dict[tuple[int, ...], tuple[list[np.ndarray], np.ndarray]] = {}
         self._spelt = lru_cache(maxsize=4096)(self._mended)
 
     # --- texts -------------------------------------------------------------------------------------------------------
@@ -77,21 +77,24 @@ class Finder:
     def _mended(self, word: str) -> int | None:
         if len(word) < SHORT or len(self._tokenizer.encode(word)) == 1:  # which is a word of its own
             return None
-        found = {self.known(known) for known in (*self.kind, *self._synonyms) if len(known) >= SHORT and _alike(word, known)}
+        alike = [known for known in (*self.kind, *self._synonyms) if len(known) >= SHORT and _alike(word, known)]
+        same = [known for known in alike if {*known} == {*word}]  # "riing" is a ring rather than rising
+        found = {self.known(known) for known in same or alike}
         return found.pop() if len(found) == 1 else None
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 
     def read(self, windows: Sequence[Sequence[Shown]]) -> list[np.ndarray]:
         """How likely each token of each window says each word: (N, V) of each."""
-        due = [streams for streams in windows if streams and id(streams[0].embeds) not in self._kept]
+        keys = [tuple(id(s.embeds) for s in streams) for streams in windows]
+        due = [streams for streams, key in zip(windows, keys, strict=True) if streams and key not in self._kept]
         for layout, rows in groupby(sorted(due, key=_layout), _layout):
             same = list(rows)
             tokens = torch.from_numpy(np.stack([np.concatenate([s.embeds for s in streams]) for streams in same]))
             for streams, said in zip(same, self.said(tokens, layout), strict=True):
-                self._kept[id(streams[0].embeds)] = streams[0].embeds, said  # kept with it, the id stays its own
-        found = [self._kept[id(streams[0].embeds)][1] if streams else np.zeros((0, len(self.lexicon)), np.float32)
-                 for streams in windows]
+                embeds = [s.embeds for s in streams]  # kept with it, their ids stay theirs
+                self._kept[tuple(map(id, embeds))] = embeds, said
+        found = [self._kept[key][1] if key else np.zeros((0, len(self.lexicon)), np.float32) for key in keys]
         for key in list(self._kept)[: max(0, len(self._kept) - max(KEPT, len(windows)))]:
             self._kept.pop(key, None)
         return found
@@ -138,18 +141,17 @@ def _forms(word: str) -> tuple[str, ...]:
 
 
 def _alike(a: str, b: str) -> bool:
-    """Are they one edit apart?"""
-    return a in _edits(b) or b in _edits(a) or any(a == c for c in _swaps(b)) or _one_letter(a, b)
+    """Are they one slip apart: a letter less or more, another one, or two that have changed places?"""
+    changed = [i for i, (x, y) in enumerate(zip(a, b)) if x != y]
+    if len(a) != len(b):
+        return a in _shorter(b) or b in _shorter(a)
+    return len(changed) < 2 or len(changed) == 2 and a == _exchanged(b, changed[0])
 
 
-def _edits(word: str) -> Iterator[str]:
-    """A letter less."""
+def _exchanged(word: str, i: int) -> str:
+    return word[:i] + word[i : i + 2][::-1] + word[i + 2 :]
+
+
+def _shorter(word: str) -> Iterator[str]:
+    """By each of its letters."""
     return (word[:i] + word[i + 1 :] for i in range(len(word)))
-
-
-def _swaps(word: str) -> Iterator[str]:
-    return (word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(len(word) - 1))
-
-
-def _one_letter(a: str, b: str) -> bool:
-    return len(a) == len(b) and sum(x != y for x, y in zip(a, b)) == 1

@@ -72,8 +72,7 @@ class Judge:
         parts = [p for p in newest.parts for _ in p.embeds]
         said = np.zeros((0, 0))
         if parts and any(readings):
-            embeds = torch.from_numpy(np.concatenate([p.embeds for p in newest.parts]))
-            said = self._mind.finder.said(embeds.to(self._mind.device))
+            said = self._mind.finder.read([newest.parts])[0]
         found: list[Judgement | None] = []
         for reading in readings:
             if reading is None:

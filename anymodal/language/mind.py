@@ -31,8 +31,8 @@ from anymodal.language.layout import Layout, Piece, Reader
 from anymodal.language.past import Past, chosen
 from anymodal.language.plain import PlainTrunk
 from anymodal.language.pointer import Pointer, Pointing
-from anymodal.language.rows import Places, Rows, lay
 from anymodal.language.prompt import window_label
+from anymodal.language.rows import Places, Rows, lay
 from anymodal.language.tokenizer import TextTokenizer, clock, moment_in
 from anymodal.language.word_reader import WordReader
 from anymodal.memory import Compaction, Memory, Part, Span, named, whole_at, widened
@@ -84,6 +84,15 @@ class Asked:
     pointing: Pointing | None = None
     said: list[int] = field(default_factory=list)
 
+    def weigh(self, scores: Tensor) -> Tensor:
+        """Log-probabilities of the next token, with what soft tokens say."""
+        return scores if self.pointing is None else self.pointing.weigh(scores)
+
+    def say(self, token: int) -> None:
+        self.said.append(token)
+        if self.pointing is not None:
+            self.pointing.push(token)
+
 
 class Mind:
     """Answers questions over the windows of a session. Raises ConfigError where the language model cannot hold one."""
@@ -97,7 +106,7 @@ class Mind:
         self.capability = getattr(lm, "capability", None) or Capability.of(self.model)
         self.beside = isinstance(lm, AttachedLM)  # soft tokens reach the language model beside its text
         memory, prompt = spec.memory, spec.prompt
-        self.finder = None if reader is None or spec.search is None else Finder(spec.search, layout.tokenizer, reader)
+        self.finder = None if reader is None else Finder(spec.search, layout.tokenizer, reader)
         self.pointer = Pointer.of(spec, self.finder, layout.tokenizer)
         self._judge = Judge(self)
         self.capability.check(
@@ -212,9 +221,7 @@ class Mind:
         for _ in range(self.spec.prompt.max_answer_tokens):
             if cancelled():
                 return
-            scores = torch.log_softmax(forks.logits[0].float(), -1)
-            if asked.pointing is not None:
-                scores = asked.pointing.weigh(scores)
+            scores = asked.weigh(torch.log_softmax(forks.logits[0].float(), -1))
             token = int(scores.argmax())
             if reader.in_text:
                 logprob, count = logprob + float(scores[token]), count + 1
@@ -228,9 +235,7 @@ class Mind:
                 yield Delta(text)
             if reader.done:
                 break
-            asked.said.append(token)
-            if asked.pointing is not None:
-                asked.pointing.push(token)
+            asked.say(token)
             if self._looks(asked, reader):
                 forks = trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
             else:
@@ -270,10 +275,11 @@ class Mind:
         due, looking = list(range(len(questions))), []
 
         def told(row: int, token: int, logprob: float, in_text: bool) -> None:
-            asked[due[row]].said.append(token)
-            if (pointing := asked[due[row]].pointing) is not None:
-                pointing.push(token)
+            asked[due[row]].say(token)
             heard(due[row], token, logprob, in_text)
+
+        def weigh(row: int, scores: Tensor) -> Tensor:
+            return asked[due[row]].weigh(scores)
 
         def looks(row: int) -> bool:
             if stops := self._looks(asked[due[row]], readers[due[row]]):
@@ -284,8 +290,7 @@ class Mind:
             forks = state.trunk.fork([asked[i].rows for i in due], room=self.spec.prompt.max_answer_tokens)
             if barred and len(due) == len(questions):  # none has begun
                 forks.logits[:, list(barred)] = -torch.inf
-            self.greedy(forks, heard=told, readers=[readers[i] for i in due], stop=looks,
-                        weigh=lambda row, scores: scores if (p := asked[due[row]].pointing) is None else p.weigh(scores))
+            self.greedy(forks, heard=told, readers=[readers[i] for i in due], stop=looks, weigh=weigh)
             due, looking = sorted(looking), []
         return readers
 
@@ -327,7 +332,8 @@ class Mind:
                weigh: Callable[[int, Tensor], Tensor] | None = None) -> list[Reader]:
         """Decode each fork to its end, all together. `begin`: first tokens, if they are given. `readers`: of what was
         decoded before, if anything was. `heard`: called with (fork, token, log-probability, whether it belongs to the
-        text) of each token; `stop`: whether a fork is not to go on here.
+        text) of each token; `stop`: whether a fork is not to go on here; `weigh`: called with (fork, log-probabilities)
+        before one is taken, for others in their place.
         """
         readers = list(readers) or [self.layout.reader() for _ in range(len(forks.logits))]
         running = list(range(len(readers)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 
 from anymodal.config import PointSpec, SearchSpec
 from anymodal.language.finder import Finder
@@ -29,9 +30,9 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """`thing`: the first one named, as numbers of words. `kinds`: of all words. `side`: -1 where a question asks of the time
-    before the one thing that happens, 1 for after it. `since`: the place, among what happens, of that after which the rest is
-    asked about."""
+    """`thing`: the first one named, as numbers of words. `kinds`: of all words. `side`: -1 where a question asks of the
+    time before the one thing that happens, 1 for after it. `since`: the place, among what happens, of that after which the
+    rest is asked about."""
 
     happenings: tuple[Happening, ...] = ()
     thing: tuple[int, ...] = ()
@@ -51,7 +52,8 @@ class Names:
         self._search, self._point, self._finder = search, point, finder
         self._phrases = sorted((k for k in search.synonyms if " " in k), key=len, reverse=True)
         self._sides = {w: -1 for w in point.before} | {w: 1 for w in point.after}
-        self._verbs = {number for word in search.plain if (number := finder.known(word)) is not None}  # "the bell rings"
+        self._verbs = {n for word in search.plain if (n := finder.known(word)) is not None}  # "the bell rings"
+        self._told_of = partial(told_of, search, finder)
         self._values = {kind: [tuple(map(finder.number, v.split())) for v in values] for kind, values in search.words.items()}
 
     def of(self, question: str) -> Named:
@@ -61,7 +63,8 @@ class Names:
         found: list[Happening] = []
         thing: list[int] = []
         kinds: set[str] = set()
-        side, asked, after, since = 0, "", False, None
+        side, asked, since = 0, "", None
+        after = fresh = False  # fresh: a thing was named since the last happening
         for word in _WORD.findall(text):
             if word in self._sides:
                 side, after = side or self._sides[word], self._sides[word] > 0
@@ -76,32 +79,24 @@ class Names:
                 if not (found and found[-1].kind == "sound" and number in self._verbs):
                     thing.append(number)
                     kinds.add(kind)
+                    fresh = True
                 continue
             kinds.add(kind)
             if kind not in self._search.tells:
                 continue
-            if found and found[-1].kind == kind and not thing:
+            if found and found[-1].kind == kind and not fresh:
                 found[-1] = self._with(found[-1], number)
             else:
                 since = len(found) if after and found else since
-                found.append(Happening(kind, ((number,),), self.told_of(kind, thing)))
+                found.append(Happening(kind, ((number,),), self._told_of(kind, thing)))
                 thing = thing if kind in LONE else []
-            after = False
+            after = fresh = False
         if thing and found and not found[-1].thing and found[-1].kind not in LONE:  # "the bouncing of the red star"
-            found[-1], thing = replace(found[-1], thing=self.told_of(found[-1].kind, thing)), []
+            found[-1], thing = replace(found[-1], thing=self._told_of(found[-1].kind, thing)), []
         if asked in self._values and thing and not found:
-            found.append(Happening(asked, tuple(self._values[asked]), self.told_of(asked, thing)))
+            found.append(Happening(asked, tuple(self._values[asked]), self._told_of(asked, thing)))
         first = next((h.thing for h in found if h.thing), tuple(dict.fromkeys(thing)))
         return Named(tuple(found), first, frozenset(kinds), side if len(found) <= 1 else 0, since)
-
-    def told_of(self, kind: str, thing: list[int]) -> tuple[int, ...]:
-        """What tokens that say a kind's words say of a thing, too: where phrases have that kind, their other fields."""
-        if kind in LONE:
-            return ()
-        phrases = [p for m in self._search.phrases for group in self._search.groups(m) for p in group]
-        fields = {f for p in phrases if f"{{{kind}}}" in p for f in re.findall(r"{(\w+)}", p)}
-        told = [n for n in thing if self._finder.kind[self._finder.lexicon[n]] in fields]
-        return tuple(dict.fromkeys(told or thing))
 
     def _with(self, last: Happening, number: int) -> Happening:
         """One more word: "rising" of a chirp, or another that it may be, as in "warmer or colder"."""
@@ -109,3 +104,13 @@ class Names:
         if any({*together} <= {*value} for value in self._values[last.kind]):
             return replace(last, words=(*last.words[:-1], together))
         return replace(last, words=(*last.words, (number,)))
+
+
+def told_of(search: SearchSpec, finder: Finder, kind: str, thing: list[int]) -> tuple[int, ...]:
+    """What tokens that say a kind's words say of a thing, too: where phrases have that kind, their other fields."""
+    if kind in LONE:
+        return ()
+    phrases = [p for m in search.phrases for group in search.groups(m) for p in group]
+    fields = {f for p in phrases if f"{{{kind}}}" in p for f in re.findall(r"{(\w+)}", p)}
+    told = [n for n in thing if finder.kind[finder.lexicon[n]] in fields]
+    return tuple(dict.fromkeys(told or thing))

@@ -60,7 +60,8 @@ class Pointer:
 
 @dataclass(slots=True)
 class Pointing:
-    """Weighs one answer's tokens, which are pushed as they are said. `looked`: the place of the window that it looked at."""
+    """Weighs one answer's tokens, which are pushed as they are said. `looked`: the place of the window that it looked at
+    last."""
 
     pointer: Pointer
     named: Named
@@ -134,7 +135,7 @@ class Pointing:
             if self._tells(kind, first=len(begun) == len(self._ids)):
                 words = self._words(kind)
                 yield words, begun
-                if kind in self.pointer.lists and self._steps and any(tuple(self._ids[-len(ids) :]) == ids for ids in table):
+                if self._steps and kind in self.pointer.lists and any(_ends(self._ids, ids) for ids in table):
                     rest = max((c for ids, c in words.items() if not _times_in(self._ids, [ids])), default=0.0)
                     yield {(self.pointer.more,): rest, (ANSWER,): 1 - rest}, ()
 
@@ -157,9 +158,8 @@ class Pointing:
         return next((k for k in places if self.there[k] > THERE), noted)
 
     def _tells(self, kind: str, first: bool) -> bool:
-        """Whether it is for tokens to say which word of a kind: not where a question names one, but for the first of a step."""
-        named = self.named
-        rivals = self.pointer.rivals[kind]
+        """Whether it is for tokens to say which word of a kind: where a question names one, only at the first of a step."""
+        named, rivals = self.named, self.pointer.rivals[kind]
         if any(map(named.happens, rivals)) or rivals and kind in self.pointer.asks and not named.happens(kind):
             return False
         told = kind in named.kinds and kind not in self.pointer.lists or not named.kinds.isdisjoint(rivals)
@@ -170,10 +170,11 @@ class Pointing:
         beside = self._beside()
         k = self.looked if beside is None else beside
         scope, table = self.said if k is None else [self.said[k]], self.pointer.kinds[kind]
+        thing = [n for n in self.named.thing if not any(n in words for words in table.values())]
         found = {}
         for ids, words in table.items():
-            longer = {n for other in table.values() if {*words} < {*other} for n in other} - {*words}  # "top", not "top left"
-            found[ids] = max(_both(s, [*words, *self.named.thing], [*longer]) for s in scope)
+            longer = {n for more in table.values() if {*words} < {*more} for n in more} - {*words}  # "top", not "top left"
+            found[ids] = max(_both(s, [*words, *thing], [*longer]) for s in scope)
         if kind in self.pointer.lists and self._steps and not self._ids:
             found[self.pointer.nothing] = 1 - max(found.values())
         return found
@@ -192,6 +193,10 @@ def _end(ids: Sequence[int], options: Iterable[tuple[int, ...]]) -> tuple[int, .
     longest = min(len(ids), max(map(len, options), default=1) - 1)
     ends = (tuple(ids[len(ids) - n :]) for n in range(longest, 0, -1))
     return next((end for end in ends if any(o[: len(end)] == end and len(o) > len(end) for o in options)), ())
+
+
+def _ends(ids: Sequence[int], option: tuple[int, ...]) -> bool:
+    return tuple(ids[-len(option) :]) == option
 
 
 def _times_in(ids: Sequence[int], options: Iterable[tuple[int, ...]]) -> int:

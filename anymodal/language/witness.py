@@ -3,7 +3,7 @@
 Soft tokens of the default bundle are trained to say words (`anymodal.training.words`), some of them what happens to one
 thing. A rule that names nothing else, "the red circle stops", is told by these more surely than by the language model, and
 for nothing. What it says must be all known: with any other word ("no bell", "at the left") the language model is asked. The
-words, and from which share on they count, are those of the bundle's `search`.
+words, and from which likelihood on they count, are those of the bundle's `search`.
 Shapes: N tokens, V words.
 """
 
@@ -18,10 +18,9 @@ import numpy as np
 from anymodal.config import SearchSpec
 from anymodal.errors import ConfigError
 from anymodal.language.finder import Finder
+from anymodal.language.named import THING, told_of
 
-THERE = 0.06  # share from which on a token says of a thing that it is there
 _WORD = re.compile(r"[a-z]+")
-_THINGS = ("color", "shape")  # what happens is told of one
 _OTHERS = frozenset({"object", "something", "thing", "shape", "picture", "person", "someone"})  # that may move, too
 _LONE = {"sound": ("pitch",), "motion": ()}  # of none: kinds that stand alone, or with these
 
@@ -40,12 +39,11 @@ class Witness:
 
     def __init__(self, spec: SearchSpec, finder: Finder) -> None:
         self._spec, self._finder = spec, finder
-        for kind in spec.tells.keys() & _LONE.keys():
-            if spec.tells[kind] >= 1:
-                raise ConfigError(f"search.tells.{kind} is {spec.tells[kind]:g}: no token says more than all of it",
-                                  fix=f"set search.tells.{kind} to a share below 1")
-        self._kind = {finder.number(word): kind for kind, values in spec.words.items() for value in values
-                      for word in value.split()}
+        for kind, enough in spec.tells.items():
+            if enough >= 1:
+                raise ConfigError(f"search.tells.{kind} is {enough:g}: nothing is as likely as that",
+                                  fix=f"set search.tells.{kind} to a likelihood below 1")
+        self._kind = {finder.number(word): kind for word, kind in finder.kind.items()}
         self._phrases = sorted((k for k in spec.synonyms if " " in k), key=len, reverse=True)
         self.reading = lru_cache(maxsize=4096)(self._reading)
 
@@ -82,20 +80,18 @@ class Witness:
             with_it = found.keys() & {*_LONE[kind]}
             ok = not found.keys() - with_it
             return Reading(kind, tuple(sorted(happens.union(*(found[k] for k in with_it))))) if ok else None
-        if not found or found.keys() - {*_THINGS} or any(len(words) > 1 for words in found.values()):
+        if not found or found.keys() - {*THING} or any(len(words) > 1 for words in found.values()):
             return None
-        return Reading(kind, tuple(happens), tuple(i for words in found.values() for i in words))
+        thing = [i for words in found.values() for i in words]
+        if len(told := told_of(self._spec, self._finder, kind, thing)) < len(thing):
+            return None  # tokens that say what happens do not say all of the thing
+        return Reading(kind, tuple(happens), told)
 
     def chance(self, reading: Reading, said: np.ndarray) -> tuple[float, int]:
-        """How likely it holds in a window whose tokens say so much of each word, (N, V); and which token says so most."""
+        """How likely it holds in a window whose tokens say each word so likely, (N, V); and which token says so most."""
         if not len(said):
             return 0.0, 0
-        happens = said[:, list(reading.happens)].min(1)
-        enough = self._spec.tells[reading.kind]
-        most = 1.0
-        if reading.thing:  # as much as the thing itself, which is there
-            thing = said[:, list(reading.thing)].min(1)
-            happens, most = np.where(thing >= THERE, happens / np.maximum(thing, 1e-6), 0.0), 2 * enough
-        token = int(happens.argmax())
-        score = min(float(happens[token]), most)
-        return (0.5 * score / enough if score < enough else 0.5 + 0.5 * (score - enough) / (most - enough)), token
+        chances = said[:, [*reading.happens, *reading.thing]].min(1)
+        token, enough = int(chances.argmax()), self._spec.tells[reading.kind]
+        chance = float(chances[token])
+        return (0.5 * chance / enough if chance < enough else 0.5 + 0.5 * (chance - enough) / (1 - enough)), token

@@ -1,7 +1,7 @@
 """Stage `reader`: the word reader, on tokens of a perception that stays as it is.
 
-Encoding is what costs, so each step encodes a few new windows, keeps them, and learns from many of those kept. Absent senses
-are drawn anew each time. What tokens say in any order is told by the order that costs least, as in `said`.
+Encoding is what costs, so each step encodes a few new windows, keeps them, and learns from many of those kept. Which senses
+are absent is drawn anew each time. What tokens say in any order is told by the order that costs least, as in `said`.
 Shapes: B windows, N tokens of each, H of them in any order, W their width, V words.
 """
 
@@ -15,30 +15,30 @@ from torch import Tensor, nn
 
 from anymodal.language.tokenizer import TextTokenizer
 from anymodal.language.word_reader import NOTHING, WordReader
-from anymodal.training.language import DrawClips, LanguageStage, soft_tokens
+from anymodal.training.language import LanguageStage, soft_tokens
 from anymodal.training.words import HAPPENINGS
 
 ABSENT = 0.15  # of a sense of a window, when it is learned from
 
 
 class ReaderStage(LanguageStage):
-    """keep: so many windows; batch: so many are learned from at once; senses: of a clip, beside depth and thermal."""
+    """keep: so many windows; batch: so many are learned from at once."""
 
     name = "reader"
 
     def __init__(self, perception, lm, reader: WordReader, tokenizer: TextTokenizer, *, seed: int = 31, clips: int = 4,
                  seconds: tuple[int, ...] = (4,), keep: int = 20_000, batch: int = 192) -> None:
-        super().__init__(perception, lm, tokenizer, seed=seed, clips=clips, questions=0, seconds=seconds, reuse=1, words=0.0,
-                         frozen=True, fields=1.0)
+        super().__init__(perception, lm, tokenizer, seed=seed, clips=clips, questions=0, seconds=seconds, reuse=1,
+                         words=0.0, frozen=True, fields=1.0)
         lm.model.requires_grad_(False)
         self.reader, self.keep, self.batch = reader.train(), keep, batch
         self.index = {word: i for i, word in enumerate(reader.config.words)}
         counts = reader.config.tokens
         self.slots = reader.slots([*counts.items()])
         self.sense = torch.tensor([i for i, count in enumerate(counts.values()) for _ in range(count)])
-        free = [i for i, m in enumerate(m for m, count in counts.items() for _ in range(count)) if m == "video"][-HAPPENINGS:]
-        self.free = torch.tensor(free)
-        self.orders = torch.tensor(list(permutations(range(len(free)))))
+        video = (self.sense == [*counts].index("video")).nonzero()[:, 0]
+        self.free = video[-HAPPENINGS:]
+        self.orders = torch.tensor(list(permutations(range(len(self.free)))))
         self.dice = torch.Generator().manual_seed(seed)
         self.kept: list[tuple[Tensor, Tensor, Tensor]] = []  # tokens (N, W), words (N, V), which are there (N,)
 

@@ -52,7 +52,8 @@ class Recipe:
             spread_numbers(self.lm.model.get_input_embeddings().weight, self.tokenizer)
         self.perception = Perception(spec, self.lm.width)
         self.text = TextSide(build_part(spec.joint_text, spec.trust), self.tokenizer)
-        self.reader = None if spec.word_reader is None else build_part(spec.word_reader, spec.trust, token_width=self.lm.width)
+        words = spec.word_reader
+        self.reader = None if words is None else build_part(words, spec.trust, token_width=self.lm.width)
         self._reader_trained = False
         for part in filter(None, (self.lm, self.perception, self.text, self.reader)):
             part.to(self.device, compute_dtype(self.device))

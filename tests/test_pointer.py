@@ -1,0 +1,174 @@
+"""What soft tokens say weighs in on an answer: which word of a kind, which window's time, and whether it can be told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from anymodal.bundle import load_bundle
+from anymodal.config import configs_dir
+from anymodal.errors import ConfigError
+from anymodal.language.tokenizer import ANSWER, EVIDENCE, NOTE, TextTokenizer
+
+
+@pytest.fixture(scope="module")
+def mind():
+    return load_bundle("tiny").mind
+
+
+def names(mind, question: str) -> tuple[list[str], str, int]:
+    """What happens, as "kind: words of thing", the thing, and the side."""
+    named, lexicon = mind.pointer._names.of(question), mind.finder.lexicon
+
+    def text(numbers) -> str:
+        return " ".join(lexicon[n] for n in numbers)
+
+    return ([f"{h.kind}: {'|'.join(map(text, h.words))} {text(h.thing)}".strip() for h in named.happenings],
+            text(named.thing), named.side)
+
+
+@pytest.mark.parametrize(("question", "happenings", "thing", "side"), [
+    ("Did the bell ring before the red star stopped?", ["sound: bell", "event: stops red star"], "red star", 0),
+    ("did the red satr go away?", ["event: disappears red star"], "red star", 0),
+    ("When was the bouncing of the blue ring?", ["event: bounces blue ring"], "blue ring", 0),
+    ("Was the red ring visible when the rising chirp sounded?", ["sound: rising chirp"], "red ring", 0),
+    ("Is the red star warmer or colder?", ["change: warmer|colder star"], "star", 0),
+    ("What colour was the circle before it changed?", ["event: changes circle"], "circle", -1),
+    ("Which colour did the big ring become?", [], "large ring", 1),
+    ("Which way does the star move?", ["way: west|east|upward|downward star"], "star", 0),
+    ("What colour is the small star?", [], "small star", 0), ("Is there a red circle?", [], "red circle", 0),
+    ("How many objects are there?", [], "", 0), ("", [], "", 0)])
+def test_what_a_question_names(mind, question, happenings, thing, side):
+    assert names(mind, question) == (happenings, thing, side)
+
+
+@pytest.mark.parametrize("question", ["What happens to the star?", "what did the star do",
+                                      "the star, what was going on with it?"])
+def test_whatever_happens_is_asked_for_without_a_name(mind, question):
+    (happening,), thing, _ = names(mind, question)
+    assert happening.startswith("event: appears|disappears|changes") and thing == "star"
+    assert names(mind, "Do you see the star?")[0] == []
+
+
+def pointing(mind, question: str, *windows: tuple[str, ...]):
+    """Windows 0, 1, ...: of each, what its tokens say, words with spaces between them."""
+    said = [np.array([[0.95 if w in token.split() else 0.01 for w in mind.finder.lexicon] for token in tokens])
+            for tokens in windows]
+    return mind.pointer.point(question, [tuple(mind.tokenizer.encode(str(k))) for k in range(len(windows))], said)
+
+
+def scores(mind, **likely: float) -> torch.Tensor:
+    """Log-probabilities in which the first tokens of these words, or these digits, have so much."""
+    found = torch.full((mind.tokenizer.vocab,), 1e-6)
+    for word, chance in likely.items():
+        found[mind.tokenizer.encode(word.strip("_"))[-1 if word[0] == "_" else 0]] = chance
+    return torch.log(found / found.sum())
+
+
+SPACE = TextTokenizer(configs_dir() / "tiny" / "tokenizer.json").encode("1")[0]  # before a time
+
+
+def say(point, mind, *texts: str | int):
+    for text in texts:
+        for token in (text,) if isinstance(text, int) else mind.tokenizer.encode(text):
+            point.push(token)
+
+
+def top(mind, found: torch.Tensor) -> str:
+    assert found.exp().sum().item() == pytest.approx(1.0, abs=1e-4)
+    return mind.tokenizer.decode([int(found.argmax())]).strip()
+
+
+STOPS = (("red star", "nothing"), ("red star", "blue ring bounces"), ("red star stops",), ("red star",))
+
+
+def test_a_time_is_that_of_what_is_asked_about(mind):
+    point = pointing(mind, "When did the red star stop?", *STOPS)
+    say(point, mind, "at", SPACE)
+    assert top(mind, point.weigh(scores(mind, _1=0.8, _2=0.2))) == "2"
+    assert top(mind, point.weigh(scores(mind, _1=0.99999, _2=1e-6))) == "1", "what is held impossible stays so"
+    point.push(EVIDENCE["video"])
+    assert top(mind, point.weigh(scores(mind, _1=0.8, _2=0.2))) == "1", "evidence repeats what was said"
+
+
+def test_times_of_two_happenings_follow_the_question(mind):
+    point = pointing(mind, "What was first, the blue ring bouncing or the red star stopping?", *STOPS)
+    say(point, mind, NOTE, SPACE)
+    assert top(mind, point.weigh(scores(mind, _1=0.4, _2=0.6))) == "1"
+    say(point, mind, mind.tokenizer.encode("1")[1], SPACE)
+    assert top(mind, point.weigh(scores(mind, _1=0.6, _2=0.4))) == "2"
+
+
+def test_a_word_is_the_one_that_tokens_say_of_the_thing(mind):
+    point = pointing(mind, "What happened to the red star?", *STOPS)
+    say(point, mind, "it")
+    assert top(mind, point.weigh(scores(mind, bounces=0.7, stops=0.3))) == "stops"
+    assert top(mind, point.weigh(scores(mind, moves=0.7, stops=0.3))) == "moves", "another kind of word is left alone"
+
+
+def test_a_step_lists_what_there_is_and_no_more(mind):
+    more, end = mind.tokenizer.encode("red, red")[1], ANSWER
+    for windows, ends in ((STOPS, True), ((*STOPS, ("red star disappears",)), False)):
+        point = pointing(mind, "Did the red star disappear?", *windows)
+        say(point, mind, NOTE, "stops")
+        even = torch.full((mind.tokenizer.vocab,), 1e-6)
+        even[[more, end]] = 0.5
+        assert (int(point.weigh(torch.log(even)).argmax()) == end) == ends
+    point = pointing(mind, "Did the red star disappear?", ("red star",))
+    point.push(NOTE)
+    assert top(mind, point.weigh(scores(mind, disappears=0.6, nothing=0.4))) == "not", "the first token of nothing"
+
+
+def test_before_and_after_are_the_windows_beside(mind):
+    windows = (("red circle",), ("red circle changes", "blue circle changes"), ("blue circle",))
+    for question, beside, color in (("What colour was the circle before it changed?", "0", "red"),
+                                    ("What colour was the circle after it changed?", "2", "blue")):
+        point = pointing(mind, question, *windows)
+        say(point, mind, NOTE, "1", ANSWER, NOTE, SPACE)
+        assert top(mind, point.weigh(scores(mind, _0=0.5, _2=0.5))) == beside
+        say(point, mind, mind.tokenizer.encode(beside)[1], ANSWER)
+        assert top(mind, point.weigh(scores(mind, red=0.5, blue=0.5))) == color
+
+
+def test_a_place_is_the_whole_of_it_in_the_window_looked_at(mind):
+    point = pointing(mind, "Where is the star now?", ("star top left",), ("star bottom", "ring top left"))
+    point.looked = 1
+    assert top(mind, point.weigh(scores(mind, top=0.7, bottom=0.3))) == "bottom"
+    say(point, mind, "bottom")
+    assert top(mind, point.weigh(scores(mind, left=0.6, then=0.4))) == "left", "what else may follow is not the pointer's"
+    point = pointing(mind, "Where is the star now?", ("star top left",))
+    assert top(mind, point.weigh(scores(mind, top=0.5, bottom=0.5))) == "top"
+
+
+def test_what_is_not_there_cannot_be_told_and_a_plain_no_is_said(mind):
+    told, doubtful = {"at": 0.6, "i": 0.4}, {"yes": 0.6, "no": 0.4}
+    for question, there in (("When did the red star stop?", True), ("When did the red star bounce?", False),
+                            ("When did the red square stop?", False)):
+        assert top(mind, pointing(mind, question, *STOPS).weigh(scores(mind, **told))) == ("at" if there else "i")
+    assert top(mind, pointing(mind, "Is there a red square?", *STOPS).weigh(scores(mind, **doubtful))) == "no"
+    assert top(mind, pointing(mind, "Is there a blue ring?", *STOPS).weigh(scores(mind, yes=0.4, no=0.6))) == "yes"
+
+
+def test_a_word_that_the_question_names_is_only_weighed_where_a_step_says_what_there_is(mind):
+    point = pointing(mind, "Is the star red?", ("blue star",))
+    point.push(NOTE)
+    assert top(mind, point.weigh(scores(mind, red=0.6, blue=0.4))) == "blue"
+    say(point, mind, "blue,")
+    assert top(mind, point.weigh(scores(mind, red=0.6, blue=0.4))) == "red"
+
+
+def test_nothing_is_weighed_where_nothing_is_named_or_nothing_was_seen(mind):
+    assert pointing(mind, "What is there?", *STOPS) is None and pointing(mind, "Is there a star?") is None
+
+
+@pytest.mark.parametrize(("change", "match"), [
+    ({"point": {"kinds": ["event"]}}, "no word_reader"),
+    ({"word_reader": {"use": "anymodal.language.word_reader:WordReader"}, "search": None}, "words of `search`")])
+def test_a_bundle_that_cannot_point_is_refused(own_bundle, change, match):
+    path, raw, _ = own_bundle
+    words = {"search": {"words": {"event": ["stops"]}, "phrases": {}}, "joint_text": raw["language"]}
+    path.write_text(yaml.safe_dump(raw | words | change))
+    with pytest.raises(ConfigError, match=match):
+        load_bundle(path)
