@@ -54,7 +54,7 @@ def test_misspelt_words_are_known_but_for_those_that_are_words_of_their_own(find
                         ("purplle", "purple"), ("bonces", "bounces"), ("ywllow", "yellow")):
         assert finder.known(word) is None
         assert finder.lexicon[finder.known(word, typos=True)] == meant
-    assert all(finder.known(word, typos=True) is None for word in ("start", "bring", "rang", "xyzzy"))
+    assert all(finder.known(word, typos=True) is None for word in ("start", "rang", "xyzzy", "the"))
 
 
 @pytest.fixture(scope="module")

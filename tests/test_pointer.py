@@ -121,6 +121,28 @@ def test_a_step_lists_what_there_is_and_no_more(mind):
     assert top(mind, point.weigh(scores(mind, disappears=0.6, nothing=0.4))) == "not", "the first token of nothing"
 
 
+def test_a_list_names_nothing_twice(mind):
+    point = pointing(mind, "Did the red star bounce?", ("red star stops", "red star collides"))
+    say(point, mind, NOTE, "stops,")
+    assert top(mind, point.weigh(scores(mind, stops=0.9, collides=0.1))) == "collides"
+
+
+def test_yes_is_said_of_what_happens_and_of_what_is_alike(mind):
+    even = {"yes": 0.5, "no": 0.5}
+    for question, yes in (("Did the red star stop?", True), ("Did the red star bounce?", False)):
+        point = pointing(mind, question, *STOPS)
+        say(point, mind, NOTE, "collides", ANSWER)
+        assert top(mind, point.weigh(scores(mind, **even))) == ("yes" if yes else "no")
+    for step, yes in (("top left, top left", True), ("top left, left", False)):
+        point = pointing(mind, "Is the star at the left?", ("star top left",))
+        say(point, mind, NOTE, step, ANSWER)
+        assert top(mind, point.weigh(scores(mind, **even))) == ("yes" if yes else "no")
+    point = pointing(mind, "Did the bell ring before the red star stopped?", *STOPS)
+    say(point, mind, NOTE, "1 2", ANSWER)
+    asked = scores(mind, **even)
+    assert torch.equal(point.weigh(asked), asked), "which came first is for the language model"
+
+
 def test_before_and_after_are_the_windows_beside(mind):
     windows = (("red circle",), ("red circle changes", "blue circle changes"), ("blue circle",))
     for question, beside, color in (("What colour was the circle before it changed?", "0", "red"),

@@ -41,6 +41,7 @@ from anymodal.training.language import (
 from anymodal.training.loop import StagePlan, run_stage
 from anymodal.training.optim import MasterOptimizer, Muon
 from anymodal.training.packed import Packing, chunk_for, layout, packed_attention
+from anymodal.training.reading import ReaderStage
 from anymodal.training.recipe import plans
 from anymodal.training.said import said_loss
 from anymodal.training.symbols import SymbolStage
@@ -290,6 +291,37 @@ def test_language_stage_trains_adapters_and_lm_but_not_the_frame_encoder(spec, t
         plain, heavy = ([float(said_loss(lm, tokenizer.encode, tokens, words, events)) for words in (quiet, eventful)]
                         for events in (1.0, 3.0))
     assert heavy[0] == pytest.approx(plain[0]) and heavy[1] > plain[1] + 1, "words of events weigh three times"
+
+
+def test_the_word_reader_learns_from_windows_that_it_keeps(spec, tokenizer):
+    torch.manual_seed(0)
+    lm = build_part(spec.language)
+    perception = Perception(spec, lm.width)
+    reader = build_part(spec.word_reader, token_width=lm.width)
+    stage = ReaderStage(perception, lm, reader, tokenizer, clips=1, seconds=(1,), keep=6, batch=8)
+    optimizer = torch.optim.Adam(reader.parameters(), lr=1e-2)
+    losses, draw = [], stage.draw()
+    for step in range(24):
+        loss, parts = stage.loss(draw(step % 4))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] / 2 and len(stage.kept) == 6
+    assert {name for name, _ in stage.trainable()} == {f"reader.{n}" for n, _ in reader.named_parameters()}
+    assert all(p.grad is None for p in (*perception.parameters(), *lm.model.parameters()))
+
+
+def test_what_happens_is_learned_in_the_order_that_costs_least():
+    stage = ReaderStage.__new__(ReaderStage)
+    stage.free, stage.orders = torch.arange(3), torch.tensor(list(permutations(range(3))))
+    said = torch.eye(4)[None, [0, 1, 2]]
+    logits = torch.full((1, 3, 4), -9.0)
+    for token, word in enumerate((2, 0, 1)):
+        logits[0, token, word] = 9.0
+    assert stage._in_any_order(logits, said).max() < 0.01
+    logits[0, 0], logits[0, 1] = logits[0, 1].clone(), logits[0, 1].clone()
+    assert stage._in_any_order(logits, said).max() > 1, "two tokens cannot say the same one"
 
 
 def test_stages_of_the_recipe_are_read_strictly(spec):

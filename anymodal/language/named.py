@@ -54,7 +54,8 @@ class Names:
         self._sides = {w: -1 for w in point.before} | {w: 1 for w in point.after}
         self._verbs = {n for word in search.plain if (n := finder.known(word)) is not None}  # "the bell rings"
         self._told_of = partial(told_of, search, finder)
-        self._values = {kind: [tuple(map(finder.number, v.split())) for v in values] for kind, values in search.words.items()}
+        self._values = {kind: [tuple(map(finder.number, value.split())) for value in values]
+                        for kind, values in search.words.items()}
 
     def of(self, question: str) -> Named:
         text = question.lower()

@@ -55,7 +55,10 @@ class Pointer:
         named = self._names.of(question)
         if not said or not (named.happenings or named.thing):
             return None
-        return Pointing(self, named, list(labels), list(said))
+        alike = np.zeros((len(said), max(map(len, said)), said[0].shape[-1]), np.float32)
+        for window, tokens in zip(alike, said, strict=True):
+            window[: len(tokens)] = tokens
+        return Pointing(self, named, list(labels), alike)
 
 
 @dataclass(slots=True)
@@ -66,22 +69,23 @@ class Pointing:
     pointer: Pointer
     named: Named
     labels: list[tuple[int, ...]]
-    said: list[np.ndarray]
+    said: np.ndarray  # (K, N, V)
     looked: int | None = None
     when: list[np.ndarray] = field(init=False)  # of all that happens, how likely it is in each window (K,)
     there: np.ndarray = field(init=False)  # how likely each window shows the thing (K,)
     _ids: list[int] = field(default_factory=list, init=False)  # of the step, or of the text, that has begun
+    _step: tuple[int, ...] = field(default=(), init=False)  # the last one
     _steps: int = field(default=0, init=False)
     _noted: int | None = field(default=None, init=False)  # the first window whose time a step said
     _told: bool = field(default=False, init=False)  # the text has ended
 
     def __post_init__(self) -> None:
         named, begins = self.named, self.pointer.begins
-        self.when = [np.array([max(_both(s, [*words, *h.thing, *(begins if h.kind in LONE else ())]) for words in h.words)
-                               for s in self.said]) for h in named.happenings]
+        self.when = [np.max([_both(self.said, [*w, *h.thing, *(begins if h.kind in LONE else ())]) for w in h.words], 0)
+                     for h in named.happenings]
         if named.since:
             self.when[0] = self.when[0] * (np.arange(len(self.said)) >= self.when[named.since].argmax())
-        self.there = np.array([_both(s, named.thing) for s in self.said])
+        self.there = _both(self.said, named.thing)
 
     @property
     def seen(self) -> float:
@@ -95,7 +99,7 @@ class Pointing:
                 begins = [label for label in self.labels if tuple(self._ids[: len(label)]) == label]
                 self._noted = self.labels.index(max(begins, key=len)) if begins else None
             self._steps += token == NOTE
-            self._ids = []
+            self._step, self._ids = tuple(self._ids), []
         else:
             self._told = self._told or token in EVIDENCE.values()
             self._ids.append(token)
@@ -107,21 +111,34 @@ class Pointing:
         if not self._ids and not self._steps:
             scores = self._whether_seen(scores)
         top = int(scores.argmax())
+        if not self._ids and top in (self.pointer.yes, self.pointer.no) and (yes := self._yes()) is not None:
+            return _weighed(scores, {(self.pointer.yes,): yes, (self.pointer.no,): 1 - yes})
         for options, begun in self._open():
             if top in (option[len(begun)] for option in _going_on(options, begun)):
                 return _weighed(scores, options, begun)
         return scores
 
     def _whether_seen(self, scores: Tensor) -> Tensor:
-        """At an answer's beginning: that it cannot be told, where what is named is not there, and without a step no."""
+        """At an answer's beginning: whether it can be told goes by whether what is named is there."""
         seen, unseen = min(1 - LEAST, max(LEAST, self.seen)), self.pointer.unseen
-        if unseen is not None:
-            weights = torch.full_like(scores, DOUBT * float(np.log(seen)))
-            weights[unseen] = DOUBT * float(np.log(1 - seen))
-            scores = torch.log_softmax(scores + weights, -1)
-        if int(scores.argmax()) in (self.pointer.yes, self.pointer.no):
-            scores = _weighed(scores, {(self.pointer.yes,): seen, (self.pointer.no,): 1 - seen})
-        return scores
+        if unseen is None:
+            return scores
+        weights = torch.full_like(scores, DOUBT * float(np.log(seen)))
+        weights[unseen] = DOUBT * float(np.log(1 - seen))
+        return torch.log_softmax(scores + weights, -1)
+
+    def _yes(self) -> float | None:
+        """How likely yes is right. Where no step came before, or one that lists what happens: if what is named is there.
+        Where a step named two of a kind, what there is and what is asked for: if they are the same. None: not known."""
+        happenings, step = self.named.happenings, self._step
+        if not self._steps or len(happenings) == 1 and happenings[0].thing and happenings[0].kind in self.pointer.lists:
+            return self.seen
+        if self.pointer.more not in step:
+            return None
+        comma = step.index(self.pointer.more)
+        there, asked = step[:comma], step[comma + 1 :]
+        alike = any(there in table and asked in table for table in self.pointer.kinds.values())
+        return float(there == asked) if alike else None
 
     # --- what may be said next ---------------------------------------------------------------------------------------
 
@@ -136,7 +153,7 @@ class Pointing:
                 words = self._words(kind)
                 yield words, begun
                 if self._steps and kind in self.pointer.lists and any(_ends(self._ids, ids) for ids in table):
-                    rest = max((c for ids, c in words.items() if not _times_in(self._ids, [ids])), default=0.0)
+                    rest = max(words.values())
                     yield {(self.pointer.more,): rest, (ANSWER,): 1 - rest}, ()
 
     def _times(self, said: int) -> Options:
@@ -169,23 +186,24 @@ class Pointing:
         """How likely tokens say each word of a kind of the thing, in the window that is meant."""
         beside = self._beside()
         k = self.looked if beside is None else beside
-        scope, table = self.said if k is None else [self.said[k]], self.pointer.kinds[kind]
-        thing = [n for n in self.named.thing if not any(n in words for words in table.values())]
+        scope, table = self.said if k is None else self.said[[k]], self.pointer.kinds[kind]
+        thing = [n for n in self.named.thing if self.named.happenings or not any(n in words for words in table.values())]
         found = {}
         for ids, words in table.items():
             longer = {n for more in table.values() if {*words} < {*more} for n in more} - {*words}  # "top", not "top left"
-            found[ids] = max(_both(s, [*words, *thing], [*longer]) for s in scope)
-        if kind in self.pointer.lists and self._steps and not self._ids:
+            told = kind in self.pointer.lists and _times_in(self._ids, [ids])  # nothing is listed twice
+            found[ids] = 0.0 if told else float(_both(scope, [*words, *thing], [*longer]).max())
+        if self._steps and not self._ids:
             found[self.pointer.nothing] = 1 - max(found.values())
         return found
 
 
-def _both(said: np.ndarray, words: Sequence[int], others: Sequence[int] = ()) -> float:
-    """How likely a token says all of these words and none of the others: of the (N, V) of a window, the most."""
-    chances = said[:, list(words)].min(1) if len(words) else np.ones(len(said))
+def _both(said: np.ndarray, words: Sequence[int], others: Sequence[int] = ()) -> np.ndarray:
+    """How likely a token of each window says all of these words and none of the others: (K,) of (K, N, V)."""
+    chances = said[..., list(words)].min(-1) if len(words) else np.ones(said.shape[:-1], np.float32)
     if len(others):
-        chances = np.minimum(chances, 1 - said[:, list(others)].max(1))
-    return float(chances.max(initial=0.0))
+        chances = np.minimum(chances, 1 - said[..., list(others)].max(-1))
+    return chances.max(-1)
 
 
 def _end(ids: Sequence[int], options: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
