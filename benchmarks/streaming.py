@@ -115,7 +115,7 @@ def fork_memory(run: Run) -> list[Row]:
     """What forks of one long prefix hold, against a copy of the prefix each."""
     mind, length = run.bundle.mind, PREFIX if run.repeats > 3 else 256
     trunk = Trunk(mind.model, length)
-    windows = torch.cat([mind._entry(Span.of(p), Places()).embeds for p in run.percepts])
+    windows = torch.cat([mind.entry(Span.of(p), Places()).embeds for p in run.percepts])
     trunk.extend(windows.repeat(-(-length // len(windows)), 1)[:length])
     ids = question_ids(mind.tokenizer, QUESTION, mind.spec.prompt.max_question_tokens)
     forks = Forks(trunk, [mind._embeds(ids)] * FORKS, room=mind.spec.prompt.max_answer_tokens)

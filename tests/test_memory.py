@@ -332,8 +332,8 @@ def test_turns_and_recalled_windows_are_read_within_their_budgets(mind, percepts
     assert sum(len(mind.layout.turn(t)) for t in kept) <= mind.spec.memory.turn_tokens
     assert 0 < len(kept) < len(turns) and kept == turns[-len(kept) :], "the latest are kept"
     assert texts(mind, state, turns=turns[:1]) != texts(mind, state)
-    assert sum(map(mind._size, mind._shown_again("", (), percepts))) <= mind.spec.memory.recalled_tokens
-    recalled = mind._shown_again("", (), [percepts[21], percepts[22], percepts[20], percepts[21]])
+    assert sum(map(mind.size, mind._ask._shown_again("", (), percepts))) <= mind.spec.memory.recalled_tokens
+    recalled = mind._ask._shown_again("", (), [percepts[21], percepts[22], percepts[20], percepts[21]])
     assert [entry.first for entry in recalled] == [20, 21, 22], "each once, by time"
     assert texts(mind, state, recalled=percepts[20:23]) != texts(mind, state)
     assert state.trunk.length == mind.open(windows=percepts[:5]).trunk.length, "neither enters the memory"

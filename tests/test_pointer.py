@@ -20,7 +20,7 @@ def mind():
 
 def names(mind, question: str) -> tuple[list[str], str, int]:
     """What happens, as "kind: words of thing", the thing, and the side."""
-    named, lexicon = mind.pointer._names.of(question), mind.finder.lexicon
+    named, lexicon = mind._ask.pointer._names.of(question), mind.finder.lexicon
 
     def text(numbers) -> str:
         return " ".join(lexicon[n] for n in numbers)
@@ -56,7 +56,7 @@ def pointing(mind, question: str, *windows: tuple[str, ...]):
     """Windows 0, 1, ...: of each, what its tokens say, words with spaces between them."""
     said = [np.array([[0.95 if w in token.split() else 0.01 for w in mind.finder.lexicon] for token in tokens])
             for tokens in windows]
-    return mind.pointer.point(question, [tuple(mind.tokenizer.encode(str(k))) for k in range(len(windows))], said)
+    return mind._ask.pointer.point(question, [tuple(mind.tokenizer.encode(str(k))) for k in range(len(windows))], said)
 
 
 def scores(mind, **likely: float) -> torch.Tensor:

@@ -104,7 +104,7 @@ def test_an_answer_goes_on_with_the_window_that_it_looks_at(mind, state, script,
     assert isinstance(answer, Answer) and answer.text == "no" and answer.evidence == (Evidence(5.0, 6.0, "video"),)
     assert [d.text for d in deltas if isinstance(d, Delta)] == [" no"]
     (first,), (second,) = begun
-    assert second == first + looked + mind._size(state.memory.entries[5]) + 1
+    assert second == first + looked + mind.size(state.memory.entries[5]) + 1
 
 
 def test_several_answers_take_their_own_looks(mind, state, script, tokenizer):

@@ -22,25 +22,21 @@ from torch import Tensor, nn
 
 from anymodal.config import BundleSpec
 from anymodal.errors import ConfigError, QuestionError
+from anymodal.language.asker import Asker
 from anymodal.language.attach import AttachedLM, Medium
 from anymodal.language.capability import Capability
 from anymodal.language.finder import Finder
 from anymodal.language.forks import CHUNK, Forks, Trunk
 from anymodal.language.judging import Judge, Judgement, Near
 from anymodal.language.layout import Layout, Piece, Reader
-from anymodal.language.past import Past, chosen
 from anymodal.language.plain import PlainTrunk
-from anymodal.language.pointer import Pointer, Pointing
-from anymodal.language.prompt import window_label
 from anymodal.language.rows import Places, Rows, lay
-from anymodal.language.tokenizer import TextTokenizer, clock, moment_in
+from anymodal.language.tokenizer import TextTokenizer, clock
 from anymodal.language.word_reader import WordReader
-from anymodal.memory import Compaction, Memory, Part, Span, named, whole_at, widened
+from anymodal.memory import Compaction, Memory, Part, Span, widened
 from anymodal.session.log import Turn
 from anymodal.stages.items import Percept
 from anymodal.types import Answer, Delta
-
-MOST_LOOKS = 6  # windows that a question is shown once more, those that its answer looks at included
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +67,6 @@ class MindState:
         return self.memory.in_effect_s
 
 
-@dataclass(slots=True)
-class Asked:
-    """A question as a fork begins with it, `rows`, over the entries `seen`; windows that are `shown` in it once more, by
-    number; and what was `said` since, which its next rows go on with.
-    """
-
-    rows: Rows
-    seen: Sequence[Span]
-    places: Places
-    shown: set[int]
-    pointing: Pointing | None = None
-    said: list[int] = field(default_factory=list)
-
-    def weigh(self, scores: Tensor) -> Tensor:
-        """Log-probabilities of the next token, with what soft tokens say."""
-        return scores if self.pointing is None else self.pointing.weigh(scores)
-
-    def say(self, token: int) -> None:
-        self.said.append(token)
-        if self.pointing is not None:
-            self.pointing.push(token)
-
-
 class Mind:
     """Answers questions over the windows of a session. Raises ConfigError where the language model cannot hold one."""
 
@@ -107,8 +80,7 @@ class Mind:
         self.beside = isinstance(lm, AttachedLM)  # soft tokens reach the language model beside its text
         memory, prompt = spec.memory, spec.prompt
         self.finder = None if reader is None else Finder(spec.search, layout.tokenizer, reader)
-        self.pointer = Pointer.of(spec, self.finder, layout.tokenizer)
-        self._judge = Judge(self)
+        self._ask, self._judge = Asker(self), Judge(self)
         self.capability.check(
             memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens
             + len(layout.question("")) + prompt.max_answer_tokens,
@@ -183,7 +155,7 @@ class Mind:
         room, make = room or self.spec.memory.budget_tokens, getattr(self.lm, "trunk", None)
         return Trunk(self.model, room) if make is None else make(room)
 
-    def _size(self, entry: Span) -> int:
+    def size(self, entry: Span) -> int:
         """Tokens that an entry has in the trunk."""
         return self.layout.text_tokens(entry) + (0 if self.beside else entry.soft_tokens)
 
@@ -209,12 +181,12 @@ class Mind:
         self.check(question)
         seen, length = self._seen(state.memory, at_s)
         trunk = state.trunk  # another one may take its place while the answer is read
-        asks, then = question, self._past(question, past, seen) if past else None
+        asks, then = question, self._ask.past(question, past, seen) if past else None
         if then is not None:
             asks, seen, trunk = then.asked(question), then.entries, self.trunk(CHUNK)
             trunk.extend(self.laid_out(seen))
             length = trunk.length
-        asked = self._asked(asks, seen, trunk.free(length), [] if then else self._turns(turns), recalled)
+        asked = self._ask(asks, seen, trunk.free(length), [] if then else self._ask.turns(turns), recalled)
         forks = trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
         reader = self.layout.reader()
         logprob, count, ttft_s = 0.0, 0, 0.0
@@ -236,7 +208,7 @@ class Mind:
             if reader.done:
                 break
             asked.say(token)
-            if self._looks(asked, reader):
+            if self._ask.looks(asked, reader):
                 forks = trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
             else:
                 forks.step(torch.tensor([token], device=self.device))
@@ -263,14 +235,14 @@ class Mind:
         """One continuation of the session for each list of ids. `room`: tokens that will follow, about."""
         room = self.spec.prompt.max_answer_tokens if room is None else room
         free, twins = state.trunk.free(), self.layout.twins
-        return state.trunk.fork([self._laid([ids], Places(free, twins)) for ids in suffixes], room=room)
+        return state.trunk.fork([self.laid([ids], Places(free, twins)) for ids in suffixes], room=room)
 
     @torch.inference_mode()
     def answers(self, state: MindState, questions: Sequence[str], *, barred: Sequence[int] = (),
                 heard: Callable[[int, int, float, bool], None] = lambda *_: None) -> list[Reader]:
         """What `answer` says to each question, decoded together. `barred`: tokens that no answer begins with; `heard`: as
         of `greedy`."""
-        asked = [self._asked(q, state.memory.entries, state.trunk.free()) for q in questions]
+        asked = [self._ask(q, state.memory.entries, state.trunk.free()) for q in questions]
         readers: list[Reader] = [self.layout.reader() for _ in questions]
         due, looking = list(range(len(questions))), []
 
@@ -282,7 +254,7 @@ class Mind:
             return asked[due[row]].weigh(scores)
 
         def looks(row: int) -> bool:
-            if stops := self._looks(asked[due[row]], readers[due[row]]):
+            if stops := self._ask.looks(asked[due[row]], readers[due[row]]):
                 looking.append(due[row])
             return stops
 
@@ -293,38 +265,6 @@ class Mind:
             self.greedy(forks, heard=told, readers=[readers[i] for i in due], stop=looks, weigh=weigh)
             due, looking = sorted(looking), []
         return readers
-
-    def _asked(self, question: str, seen: Sequence[Span], free: int, turns: Sequence[Turn] = (),
-               recalled: Sequence[Percept] = ()) -> Asked:
-        """What a fork begins with: windows that are shown again, earlier turns and the question."""
-        places = Places(free, self.layout.twins)
-        shown = self._shown_again(question, seen, recalled)
-        rows = [*(self._entry(entry, places) for entry in shown),
-                self._laid([self.layout.question(question, turns)], places)]
-        return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown}, self._point(question, seen))
-
-    def _point(self, question: str, seen: Sequence[Span]) -> Pointing | None:
-        if self.pointer is None:
-            return None
-        whole = [e for e in seen if e.whole and e.parts]
-        labels = [window_label(self.tokenizer, e.t0_s)[1:] for e in whole]
-        return self.pointer.point(question, labels, self.finder.read([e.parts for e in whole]))
-
-    def _looks(self, asked: Asked, reader: Reader) -> bool:
-        """Whether an answer has come to a window to look at: then `asked` goes on with what was said, and that window."""
-        if reader.look_s is None or self.beside or not self.spec.memory.look_again:
-            return False
-        entry = whole_at(asked.seen, reader.look_s, self.spec.window_s)
-        if asked.pointing is not None and entry is not None:
-            whole = [e.first for e in asked.seen if e.whole and e.parts]
-            asked.pointing.looked = whole.index(entry.first) if entry.first in whole else None
-        if entry is None or entry.first in asked.shown or len(asked.shown) >= MOST_LOOKS:
-            return False
-        asked.shown.add(entry.first)
-        said, shown = self._laid([asked.said], asked.places), self._entry(entry, asked.places)
-        asked.rows = Rows.cat([asked.rows, said, shown, self._laid([self.layout.looked], asked.places)])
-        asked.said = []
-        return True
 
     def greedy(self, forks: Forks, *, begin: Sequence[int] = (), readers: Sequence[Reader] = (),
                heard: Callable[[int, int, float, bool], None] = lambda *_: None,
@@ -373,44 +313,6 @@ class Mind:
             seen.append(part.until(windows))
         return seen, memory.system_tokens + sum(map(memory.size, seen))
 
-    def _turns(self, turns: Sequence[Turn]) -> list[Turn]:
-        """The latest turns that fit their budget."""
-        count, room = 0, self.spec.memory.turn_tokens
-        for turn in reversed(turns):
-            room -= len(self.layout.turn(turn))
-            if room < 0:
-                break
-            count += 1
-        return list(turns[len(turns) - count :])
-
-    def _shown_again(self, question: str, seen: Sequence[Span], recalled: Sequence[Percept]) -> list[Span]:
-        """The windows that a question names and the most wanted recalled ones that fit their budget, in order of time."""
-        chosen: dict[int, Span] = {}
-        memory = self.spec.memory
-        room = memory.recalled_tokens
-        for entry in (*named(question, seen, memory.look_again, self.spec.window_s), *self._found(question, seen),
-                      *map(Span.of, recalled)):
-            size = self._size(entry)
-            if entry.first not in chosen and size <= room:
-                chosen[entry.first] = entry
-                room -= size
-        return [chosen[index] for index in sorted(chosen)]
-
-    def _found(self, question: str, seen: Sequence[Span]) -> list[Span]:
-        """The few windows that say what a question names."""
-        if self.finder is None or not self.finder.words(question):
-            return []
-        whole = [e for e in seen if e.whole and e.parts]
-        rows = self.finder.read([e.parts for e in whole])
-        return [whole[k] for k in self.finder.few(question, rows, self.spec.memory.look_again)]
-
-    def _past(self, question: str, percepts: Sequence[Percept], seen: Sequence[Span]) -> Past:
-        happening = [0.0] * len(percepts)
-        if self.finder is not None:
-            happening = self.finder.happening(question, self.finder.read([p.tokens for p in percepts]))
-        most = self.spec.memory.past_windows if moment_in(question) is None else len(percepts)  # all around a moment
-        return Past.of(chosen(percepts, most, happening), seen, self.spec.window_s)
-
     def _confidence(self, logprob: float, count: int, seen: Sequence[Span]) -> float:
         """Calibrated probability that the answer is right, times how familiar the least familiar sense looks.
 
@@ -428,20 +330,20 @@ class Mind:
     def laid_out(self, entries: Sequence[Span], start: int = 0) -> Rows:
         """What goes into the model for a list, from token `start` on."""
         places, at = Places(twins=self.layout.twins), len(self.layout.head)
-        found = [self._laid([self.layout.head], places)]
+        found = [self.laid([self.layout.head], places)]
         for entry in entries:
-            at += self._size(entry)
+            at += self.size(entry)
             if at > start:
-                found.append(self._entry(entry, places))
+                found.append(self.entry(entry, places))
             elif self.capability.rows > 1:  # where it ends depends on all before
                 lay(self.layout.entry(entry), places)
         rows = Rows.cat(found)
         return rows[len(rows) - (at - start) :]
 
-    def _entry(self, entry: Span, places: Places) -> Rows:
-        return self._laid(self.layout.entry(entry), places, self.layout.stamp(self._embed.weight, entry.t0_s))
+    def entry(self, entry: Span, places: Places) -> Rows:
+        return self.laid(self.layout.entry(entry), places, self.layout.stamp(self._embed.weight, entry.t0_s))
 
-    def _laid(self, pieces: Sequence[Piece], places: Places, stamp: Tensor | None = None) -> Rows:
+    def laid(self, pieces: Sequence[Piece], places: Places, stamp: Tensor | None = None) -> Rows:
         """Ids of text and soft tokens, one behind the other. `stamp`: what is added to the soft ones."""
         media: tuple[tuple[int, Medium], ...] = ()
         if self.beside:

@@ -1,0 +1,130 @@
+"""Putting a question to a mind: windows that it is shown once more, earlier turns, and what its answer goes by.
+
+A question is a fork of what the mind holds. Windows that it names, or that its words point to, stand right before it; one
+that a step of its answer looks at is put in before the answer goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from anymodal.language.layout import Reader
+from anymodal.language.past import Past, chosen
+from anymodal.language.pointer import Pointer, Pointing
+from anymodal.language.prompt import window_label
+from anymodal.language.rows import Places, Rows
+from anymodal.language.tokenizer import moment_in
+from anymodal.memory import Span, named, whole_at
+from anymodal.session.log import Turn
+from anymodal.stages.items import Percept
+
+if TYPE_CHECKING:
+    from anymodal.language.mind import Mind
+
+MOST_LOOKS = 6  # windows that a question is shown once more, those that its answer looks at included
+
+
+@dataclass(slots=True)
+class Asked:
+    """A question as a fork begins with it, `rows`, over the entries `seen`; windows that are `shown` in it once more, by
+    number; and what was `said` since, which its next rows go on with.
+    """
+
+    rows: Rows
+    seen: Sequence[Span]
+    places: Places
+    shown: set[int]
+    pointing: Pointing | None = None
+    said: list[int] = field(default_factory=list)
+
+    def weigh(self, scores: Tensor) -> Tensor:
+        """Log-probabilities of the next token, with what soft tokens say."""
+        return scores if self.pointing is None else self.pointing.weigh(scores)
+
+    def say(self, token: int) -> None:
+        self.said.append(token)
+        if self.pointing is not None:
+            self.pointing.push(token)
+
+
+class Asker:
+    """Puts questions to one mind."""
+
+    def __init__(self, mind: Mind) -> None:
+        self._mind, self._layout, self._finder, self._memory = mind, mind.layout, mind.finder, mind.spec.memory
+        self.pointer = Pointer.of(mind.spec, mind.finder, mind.layout.tokenizer)
+
+    def __call__(self, question: str, seen: Sequence[Span], free: int, turns: Sequence[Turn] = (),
+               recalled: Sequence[Percept] = ()) -> Asked:
+        """What a fork begins with: windows that are shown again, earlier turns and the question."""
+        places = Places(free, self._layout.twins)
+        shown = self._shown_again(question, seen, recalled)
+        rows = [*(self._mind.entry(entry, places) for entry in shown),
+                self._mind.laid([self._layout.question(question, turns)], places)]
+        return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown}, self._point(question, seen))
+
+    def _point(self, question: str, seen: Sequence[Span]) -> Pointing | None:
+        """What the windows that are whole tell of a question."""
+        if self.pointer is None:
+            return None
+        whole = [e for e in seen if e.whole and e.parts]
+        labels = [window_label(self._layout.tokenizer, e.t0_s)[1:] for e in whole]
+        return self.pointer.point(question, labels, self._finder.read([e.parts for e in whole]))
+
+    def looks(self, asked: Asked, reader: Reader) -> bool:
+        """Whether an answer has come to a window to look at: then `asked` goes on with what was said, and that window."""
+        if reader.look_s is None or self._mind.beside or not self._memory.look_again:
+            return False
+        entry = whole_at(asked.seen, reader.look_s, self._mind.spec.window_s)
+        if asked.pointing is not None and entry is not None:
+            whole = [e.first for e in asked.seen if e.whole and e.parts]
+            asked.pointing.looked = whole.index(entry.first) if entry.first in whole else None
+        if entry is None or entry.first in asked.shown or len(asked.shown) >= MOST_LOOKS:
+            return False
+        asked.shown.add(entry.first)
+        said, shown = self._mind.laid([asked.said], asked.places), self._mind.entry(entry, asked.places)
+        asked.rows = Rows.cat([asked.rows, said, shown, self._mind.laid([self._layout.looked], asked.places)])
+        asked.said = []
+        return True
+
+    def turns(self, turns: Sequence[Turn]) -> list[Turn]:
+        """The latest turns that fit their budget."""
+        count, room = 0, self._memory.turn_tokens
+        for turn in reversed(turns):
+            room -= len(self._layout.turn(turn))
+            if room < 0:
+                break
+            count += 1
+        return list(turns[len(turns) - count :])
+
+    def _shown_again(self, question: str, seen: Sequence[Span], recalled: Sequence[Percept]) -> list[Span]:
+        """The windows that a question names and the most wanted recalled ones that fit their budget, in order of time."""
+        shown: dict[int, Span] = {}
+        room, hop_s = self._memory.recalled_tokens, self._mind.spec.window_s
+        for entry in (*named(question, seen, self._memory.look_again, hop_s), *self._found(question, seen),
+                      *map(Span.of, recalled)):
+            size = self._mind.size(entry)
+            if entry.first not in shown and size <= room:
+                shown[entry.first] = entry
+                room -= size
+        return [shown[index] for index in sorted(shown)]
+
+    def _found(self, question: str, seen: Sequence[Span]) -> list[Span]:
+        """The few windows that say what a question names."""
+        if self._finder is None or not self._finder.words(question):
+            return []
+        whole = [e for e in seen if e.whole and e.parts]
+        rows = self._finder.read([e.parts for e in whole])
+        return [whole[k] for k in self._finder.few(question, rows, self._memory.look_again)]
+
+    def past(self, question: str, percepts: Sequence[Percept], seen: Sequence[Span]) -> Past:
+        """What a question about the past is asked of."""
+        happening = [0.0] * len(percepts)
+        if self._finder is not None:
+            happening = self._finder.happening(question, self._finder.read([p.tokens for p in percepts]))
+        most = self._memory.past_windows if moment_in(question) is None else len(percepts)  # all around a moment
+        return Past.of(chosen(percepts, most, happening), seen, self._mind.spec.window_s)
