@@ -328,7 +328,7 @@ def test_an_answer_is_cancelled_between_tokens(mind):
 def test_turns_and_recalled_windows_are_read_within_their_budgets(mind, percepts):
     state = mind.open(windows=percepts[:5])
     turns = [Turn(4, 5.0, f"question {k}?", f"answer {k}") for k in range(200)]
-    kept = mind._turns(turns)
+    kept = mind._ask.turns(turns)
     assert sum(len(mind.layout.turn(t)) for t in kept) <= mind.spec.memory.turn_tokens
     assert 0 < len(kept) < len(turns) and kept == turns[-len(kept) :], "the latest are kept"
     assert texts(mind, state, turns=turns[:1]) != texts(mind, state)
