@@ -234,7 +234,7 @@ class SearchSpec(_Strict):
 
     A phrase with {fields} stands for one with each of the `words` of that name. A modality whose tokens say different
     things has a list of phrases for each of them. `nothing`: phrases for when there is none of the others; they are not
-    found. `tells`: kinds of `words` whose happening tokens tell without the language model, and from which share on;
+    found. `tells`: kinds of `words` whose happening tokens tell without the language model, from which likelihood on;
     `plain`: words that add nothing to such a condition.
     """
 
@@ -271,8 +271,9 @@ class PointSpec(_Strict):
     """Where what soft tokens say weighs in on an answer: `kinds` of `search.words`.
 
     says: how an answer says a word that tokens say. asks: by kind, words of a question that asks which of the kind's it is.
-    before, after: words of one that asks of the time before or after what it names. begins: what tokens say, too, where a
-    sound or a motion begins. unseen: how an answer says that it cannot tell.
+    before, after: words of one that asks of the time before or after what it names; first: of one that asks which of
+    two things came first; unless: of one whose yes says more than that what it names was there at some time. begins:
+    what tokens say, too, where a sound or a motion begins. unseen: how an answer says that it cannot tell.
     """
 
     kinds: tuple[str, ...]
@@ -280,6 +281,8 @@ class PointSpec(_Strict):
     asks: dict[str, frozenset[str]] = Field(default_factory=dict)
     before: frozenset[str] = frozenset()
     after: frozenset[str] = frozenset()
+    first: frozenset[str] = frozenset()
+    unless: frozenset[str] = frozenset()
     begins: str = ""
     unseen: str = ""
 
@@ -457,18 +460,28 @@ def parse_spec(raw: dict[str, Any], where: str = "bundle") -> BundleSpec:
 
 def _check_point(spec: BundleSpec, where: str) -> None:
     """What is read off tokens needs words to look for, and who reads them."""
-    if spec.word_reader is not None and spec.search is None:
-        raise ConfigError(f"{where}: a word_reader reads the words of `search`, and there is none",
-                          fix="add search, or leave word_reader out")
-    if spec.point is None:
+    search, reader, point = spec.search, spec.word_reader, spec.point
+    if reader is not None and (search is None or spec.checkpoint is not None):
+        raise ConfigError(f"{where}: a word_reader reads the words of `search` off tokens trained to say them",
+                          fix="add search, or leave word_reader out" if search is None else "leave word_reader out")
+    if reader is None and (point is not None or search is not None and search.tells):
+        name = "search.tells" if point is None else "point"
+        raise ConfigError(f"{where}: `{name}` goes by what tokens say, and there is no word_reader",
+                          fix="add a word_reader part, or leave it out")
+    for modality in spec.prompt.order if reader is not None else ():
+        if modality not in reader.options.get("tokens", {}):
+            raise ConfigError(f"{where}: word_reader.tokens does not say how many tokens {modality} has",
+                              fix=f"add {modality} to word_reader.tokens")
+    if point is None:
         return
-    if spec.word_reader is None:
-        raise ConfigError(f"{where}: `point` goes by what tokens say, and there is no word_reader",
-                          fix="add a word_reader part, or leave point out")
-    for kind in (*spec.point.kinds, *spec.point.asks):
-        if kind not in spec.search.words:
+    for kind in (*point.kinds, *point.asks):
+        if kind not in search.words:
             raise ConfigError(f"{where}: point names {kind!r}, which is not among search.words",
-                              fix=nearest(kind, spec.search.words))
+                              fix=nearest(kind, search.words))
+    read = reader.options.get("words", ())
+    for word in (*point.says, *filter(None, (point.begins,))):
+        if word not in read:
+            raise ConfigError(f"{where}: point names {word!r}, which word_reader.words has not", fix=nearest(word, read))
 
 
 def _check_window_fits(spec: BundleSpec, where: str) -> None:

@@ -181,13 +181,77 @@ def test_a_word_that_the_question_names_is_only_weighed_where_a_step_says_what_t
     assert top(mind, point.weigh(scores(mind, red=0.6, blue=0.4))) == "red"
 
 
+def test_which_came_first_is_told_in_words_of_the_earlier(mind):
+    for times, first in (("1 2", "blue"), ("2 1", "red")):
+        point = pointing(mind, "Which came first, the blue ring bouncing or the red star stopping?", *STOPS)
+        say(point, mind, NOTE, times, ANSWER, "the")
+        assert top(mind, point.weigh(scores(mind, red=0.5, blue=0.5))) == first
+    point = pointing(mind, "Which came first, the red star stopping or the red star appearing?", *STOPS)
+    say(point, mind, NOTE, "2 1", ANSWER, "the red star")
+    assert top(mind, point.weigh(scores(mind, stopping=0.6, appearing=0.4))) == "appearing"
+
+
+def test_what_a_step_compares_is_what_the_question_names(mind):
+    for question, step, wrong, asked in (("Is the star moving up?", "down,", "down", "up"),
+                                         ("Is the star at the right?", "left,", "left", "right"),
+                                         ("Is the star red?", "blue,", "blue", "red")):
+        point = pointing(mind, question, ("star blue left downward",))
+        say(point, mind, NOTE, step)
+        assert top(mind, point.weigh(scores(mind, **{wrong: 0.6, asked: 0.4}))) == asked
+
+
+@pytest.mark.parametrize("question", [
+    "Is the red star visible now?", "Is the blue ring still there?", "Did the red star stop at 5 s?", "Is there no blue ring?"])
+def test_yes_is_not_weighed_where_it_says_more_than_that_something_was_there(mind, question):
+    point, even = pointing(mind, question, *STOPS), scores(mind, yes=0.3, no=0.7)
+    assert point is None or top(mind, point.weigh(even)) == "no"
+
+
+def test_what_may_have_been_before_all_windows_is_not_doubted(mind):
+    said = [np.full((2, len(mind.finder.lexicon)), 0.01)] * 2
+    labels = [tuple(mind.tokenizer.encode(str(k))) for k in (7, 8)]
+    told = scores(mind, at=0.6, i=0.4)
+    for all_of_it, begins in ((True, "i"), (False, "at")):
+        point = mind._ask.pointer.point("When did the red star stop?", labels, said, all_of_it)
+        assert top(mind, point.weigh(told)) == begins
+    say(point, mind, "at", SPACE)
+    asked = scores(mind, _7=0.4, _8=0.6)
+    assert torch.equal(point.weigh(asked), asked), "no window tells when"
+
+
+def test_what_went_on_before_the_first_window_is_there(mind):
+    point = pointing(mind, "Was the device shaken?", ("shaking",), ("nothing",))
+    assert point.seen > 0.9 and point.when[0].max() < 0.1, "it began in none of them"
+
+
+@pytest.mark.parametrize("question", [
+    "Did the red star and the blue ring collide?", "Is the star left of the ring?", "When did the bell stop ringing?",
+    "Did the star cross the ring?"])
+def test_what_no_single_token_tells_is_left_to_the_language_model(mind, question):
+    assert pointing(mind, question, *STOPS) is None
+
+
+def test_times_of_minutes_are_read_whole(mind):
+    labels = [tuple(mind.tokenizer.encode(t)) for t in ("1", "1:05", "1:06")]
+    said = [np.full((1, len(mind.finder.lexicon)), 0.01)] * 3
+    point = mind._ask.pointer.point("What was first, the blue ring bouncing or the red star stopping?", labels, said)
+    assert point._read(mind.tokenizer.encode("1:06 1:05 1 1")) == [2, 1, 0, 0]
+
+
 def test_nothing_is_weighed_where_nothing_is_named_or_nothing_was_seen(mind):
     assert pointing(mind, "What is there?", *STOPS) is None and pointing(mind, "Is there a star?") is None
 
 
+READER = {"use": "anymodal.language.word_reader:WordReader", "tokens": {"video": 2, "audio": 1, "imu": 1},
+          "words": ["nothing", "stops", "starts"]}
+
+
 @pytest.mark.parametrize(("change", "match"), [
     ({"point": {"kinds": ["event"]}}, "no word_reader"),
-    ({"word_reader": {"use": "anymodal.language.word_reader:WordReader"}, "search": None}, "words of `search`")])
+    ({"word_reader": {"use": "anymodal.language.word_reader:WordReader"}, "search": None}, "words of `search`"),
+    ({"word_reader": {"use": "anymodal.language.word_reader:WordReader", "tokens": {"video": 2}}}, "how many tokens audio"),
+    ({"word_reader": READER, "point": {"kinds": ["evnt"]}}, "event"),
+    ({"word_reader": READER, "point": {"kinds": ["event"], "begins": "stats"}}, "starts")])
 def test_a_bundle_that_cannot_point_is_refused(own_bundle, change, match):
     path, raw, _ = own_bundle
     words = {"search": {"words": {"event": ["stops"]}, "phrases": {}}, "joint_text": raw["language"]}

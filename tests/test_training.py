@@ -42,7 +42,7 @@ from anymodal.training.loop import StagePlan, run_stage
 from anymodal.training.optim import MasterOptimizer, Muon
 from anymodal.training.packed import Packing, chunk_for, layout, packed_attention
 from anymodal.training.reading import ReaderStage
-from anymodal.training.recipe import plans
+from anymodal.training.recipe import Recipe, plans
 from anymodal.training.said import said_loss
 from anymodal.training.symbols import SymbolStage
 from anymodal.training.windows import ClipFeatures
@@ -70,13 +70,13 @@ def parts(spec):
 
 def told(mind: Mind, state, question: str, said: list[int]):
     """The logits of each token of an answer, as it is decoded: a window that a step looks at is shown once more."""
-    asked = mind._asked(question, state.memory.entries, state.trunk.free())
+    asked = mind._ask(question, state.memory.entries, state.trunk.free())
     forks, reader = state.trunk.fork([asked.rows]), mind.layout.reader()
     for token in said:
         yield forks.logits
         reader.push(token)
         asked.said.append(token)
-        if mind._looks(asked, reader):
+        if mind._ask.looks(asked, reader):
             forks = state.trunk.fork([asked.rows])
         else:
             forks.step(torch.tensor([token]))
@@ -322,6 +322,14 @@ def test_what_happens_is_learned_in_the_order_that_costs_least():
     assert stage._in_any_order(logits, said).max() < 0.01
     logits[0, 0], logits[0, 1] = logits[0, 1].clone(), logits[0, 1].clone()
     assert stage._in_any_order(logits, said).max() > 1, "two tokens cannot say the same one"
+
+
+def test_what_one_stage_leaves_alone_the_next_may_learn(tmp_path):
+    recipe = Recipe(load_spec("tiny")[0], tmp_path / "run")
+    recipe.stage(StagePlan(name="windows-any", steps=1))
+    assert not any(p.requires_grad for p in recipe.lm.parameters())
+    stage = recipe.stage(StagePlan(name="language-any", steps=1, options={"frozen": True}))
+    assert all(p.requires_grad for name, p in stage.trainable() if name.startswith("language."))
 
 
 def test_stages_of_the_recipe_are_read_strictly(spec):

@@ -65,15 +65,17 @@ class Asker:
         shown = self._shown_again(question, seen, recalled)
         rows = [*(self._mind.entry(entry, places) for entry in shown),
                 self._mind.laid([self._layout.question(question, turns)], places)]
-        return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown}, self._point(question, seen))
+        pointing = self._point(question, seen, alone=not recalled)
+        return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown}, pointing)
 
-    def _point(self, question: str, seen: Sequence[Span]) -> Pointing | None:
-        """What the windows that are whole tell of a question."""
+    def _point(self, question: str, seen: Sequence[Span], alone: bool) -> Pointing | None:
+        """What the windows that are whole tell of a question; `alone`: nothing else was brought back for it."""
         if self.pointer is None:
             return None
         whole = [e for e in seen if e.whole and e.parts]
         labels = [window_label(self._layout.tokenizer, e.t0_s)[1:] for e in whole]
-        return self.pointer.point(question, labels, self._finder.read([e.parts for e in whole]))
+        return self.pointer.point(question, labels, self._finder.read([e.parts for e in whole]),
+                                  alone and all(e.whole for e in seen))
 
     def looks(self, asked: Asked, reader: Reader) -> bool:
         """Whether an answer has come to a window to look at: then `asked` goes on with what was said, and that window."""
@@ -81,8 +83,8 @@ class Asker:
             return False
         entry = whole_at(asked.seen, reader.look_s, self._mind.spec.window_s)
         if asked.pointing is not None and entry is not None:
-            whole = [e.first for e in asked.seen if e.whole and e.parts]
-            asked.pointing.looked = whole.index(entry.first) if entry.first in whole else None
+            whole = [e for e in asked.seen if e.whole and e.parts]
+            asked.pointing.looked = next((k for k, e in enumerate(whole) if e.first <= entry.first <= e.last), None)
         if entry is None or entry.first in asked.shown or len(asked.shown) >= MOST_LOOKS:
             return False
         asked.shown.add(entry.first)

@@ -26,8 +26,10 @@ from anymodal.language.word_reader import WordReader
 SAID = 0.5  # likelihood from which on a token says a word wholly
 KNOWN = 1.5  # what a word adds that every window says, beside its rarity
 ALIKE = 0.9  # windows with so much of the best one's score are as good as it
-KEPT = 256  # windows whose words are kept: a memory's, about
-SHORT = 4  # letters of a word that may be misspelt
+KEPT = 512  # windows whose words are kept, of all sessions: a few memories
+SHORT, LONG = 4, 6  # letters of a word that may be misspelt: in any way where it is long
+NEVER = frozenset({"across", "talking", "raising", "staring", "planned", "landing"})  # misspelt, alike as they are
+PLACES = ("place", "way")  # kinds of words that too many others are like
 _WORD = re.compile(r"[a-z]+")
 _CLAUSE = re.compile(r"\b(?:after|before|since|until)\b")
 
@@ -45,6 +47,8 @@ class Finder:
     def __init__(self, spec: SearchSpec, tokenizer: TextTokenizer, reader: WordReader) -> None:
         self.lexicon, self._tokenizer, self._reader = reader.config.words, tokenizer, reader
         self._synonyms = spec.synonyms
+        phrases = sorted((k for k in spec.synonyms if " " in k), key=len, reverse=True)
+        self._phrases = re.compile(rf"\b(?:{'|'.join(map(re.escape, phrases))})\b") if phrases else None
         self._number = {w: i for i, w in enumerate(self.lexicon)}
         self.kind = {w: kind for kind, values in spec.words.items() for value in values for w in value.split()}
         for word in self.kind.keys() - self._number.keys():
@@ -57,8 +61,13 @@ class Finder:
 
     def words(self, question: str) -> list[int]:
         """The known words of a question: of its first clause that has any ("the star, after the bell": the star)."""
-        clauses = (self._known(clause) for clause in _CLAUSE.split(question.lower()))
+        clauses = (self._known(clause) for clause in _CLAUSE.split(self.plain(question)))
         return next((sorted(words) for words in clauses if words), [])
+
+    def plain(self, text: str) -> str:
+        """In small letters, with one word for synonyms of several: "went away" as "disappears"."""
+        text = text.lower()
+        return text if self._phrases is None else self._phrases.sub(lambda found: self._synonyms[found[0]], text)
 
     def _known(self, text: str) -> set[int]:
         return {number for word in _WORD.findall(text) if (number := self.known(word, typos=True)) is not None}
@@ -75,29 +84,36 @@ class Finder:
         return self._spelt(word) if found is None and typos else found
 
     def _mended(self, word: str) -> int | None:
-        if len(word) < SHORT or len(self._tokenizer.encode(word)) == 1:  # which is a word of its own
+        if len(word) < SHORT or word in NEVER or len(self._tokenizer.encode(word)) == 1:  # which is a word of its own
             return None
-        alike = [known for known in (*self.kind, *self._synonyms) if len(known) >= SHORT and _alike(word, known)]
-        same = [known for known in alike if {*known} == {*word}]  # "riing" is a ring rather than rising
-        found = {self.known(known) for known in same or alike}
-        return found.pop() if len(found) == 1 else None
+        names = [known for known, kind in self.kind.items() if kind not in PLACES]
+        alike = [known for known in names if _slipped(word, known) or len(word) >= LONG and _alike(word, known)]
+        return self.known(alike[0]) if len(alike) == 1 else None
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 
     def read(self, windows: Sequence[Sequence[Shown]]) -> list[np.ndarray]:
-        """How likely each token of each window says each word: (N, V) of each."""
+        """How likely each token of each window says each word: (N, V) of each. What was read lately is kept."""
         keys = [tuple(id(s.embeds) for s in streams) for streams in windows]
-        due = [streams for streams, key in zip(windows, keys, strict=True) if streams and key not in self._kept]
-        for layout, rows in groupby(sorted(due, key=_layout), _layout):
+        found = {key: kept[1] for key in keys if (kept := self._kept.pop(key, None)) is not None and self._keep(key, kept)}
+        due = {key: streams for key, streams in zip(keys, windows, strict=True) if key not in found}
+        for layout, rows in groupby(sorted(due.items(), key=lambda row: _layout(row[1])), lambda row: _layout(row[1])):
             same = list(rows)
-            tokens = torch.from_numpy(np.stack([np.concatenate([s.embeds for s in streams]) for streams in same]))
-            for streams, said in zip(same, self.said(tokens, layout), strict=True):
-                embeds = [s.embeds for s in streams]  # kept with it, their ids stay theirs
-                self._kept[tuple(map(id, embeds))] = embeds, said
-        found = [self._kept[key][1] if key else np.zeros((0, len(self.lexicon)), np.float32) for key in keys]
-        for key in list(self._kept)[: max(0, len(self._kept) - max(KEPT, len(windows)))]:
+            if not sum(count for _, count in layout):
+                found |= {key: np.zeros((0, len(self.lexicon)), np.float32) for key, _ in same}
+                continue
+            tokens = torch.from_numpy(np.stack([np.concatenate([s.embeds for s in streams]) for _, streams in same]))
+            for (key, streams), said in zip(same, self.said(tokens, layout), strict=True):
+                found[key] = said
+                self._keep(key, ([s.embeds for s in streams], said))  # with its embeddings, whose ids stay theirs
+        for key in list(self._kept)[: max(0, len(self._kept) - KEPT)]:
             self._kept.pop(key, None)
-        return found
+        return [found[key] for key in keys]
+
+    def _keep(self, key: tuple[int, ...], kept: tuple[list[np.ndarray], np.ndarray]) -> bool:
+        """As the latest."""
+        self._kept[key] = kept
+        return True
 
     @torch.no_grad()
     def said(self, tokens: Tensor, layout: Sequence[tuple[str, int]]) -> np.ndarray:
@@ -140,16 +156,19 @@ def _forms(word: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((word, word.removesuffix("s"), word + "s", bare + "s", bare + "es")))
 
 
-def _alike(a: str, b: str) -> bool:
-    """Are they one slip apart: a letter less or more, another one, or two that have changed places?"""
-    changed = [i for i, (x, y) in enumerate(zip(a, b)) if x != y]
-    if len(a) != len(b):
-        return a in _shorter(b) or b in _shorter(a)
-    return len(changed) < 2 or len(changed) == 2 and a == _exchanged(b, changed[0])
+def _slipped(word: str, known: str) -> bool:
+    """With two letters exchanged, or one doubled."""
+    if len(word) == len(known):
+        return any(word == known[:i] + known[i : i + 2][::-1] + known[i + 2 :] for i in range(len(known) - 1))
+    doubled = (word[:i] + word[i + 1 :] for i in range(1, len(word)) if word[i] == word[i - 1])
+    return len(word) == len(known) + 1 and known in doubled
 
 
-def _exchanged(word: str, i: int) -> str:
-    return word[:i] + word[i : i + 2][::-1] + word[i + 2 :]
+def _alike(word: str, known: str) -> bool:
+    """With a letter less or more, or another one."""
+    if len(word) == len(known):
+        return sum(x != y for x, y in zip(word, known, strict=True)) == 1
+    return word in _shorter(known) or known in _shorter(word)
 
 
 def _shorter(word: str) -> Iterator[str]:

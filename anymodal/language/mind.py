@@ -79,7 +79,7 @@ class Mind:
         self.capability = getattr(lm, "capability", None) or Capability.of(self.model)
         self.beside = isinstance(lm, AttachedLM)  # soft tokens reach the language model beside its text
         memory, prompt = spec.memory, spec.prompt
-        self.finder = None if reader is None else Finder(spec.search, layout.tokenizer, reader)
+        self.finder = None if reader is None or self.beside else Finder(spec.search, layout.tokenizer, reader)
         self._ask, self._judge = Asker(self), Judge(self)
         self.capability.check(
             memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens
@@ -129,6 +129,8 @@ class Mind:
         """
         memory = state.memory
         in_use, count = memory.entries, len(memory.entries)
+        if self.finder is not None:
+            self.finder.read([percept.tokens])  # for the questions to come
         compaction = memory.append(percept)
         if memory.entries is in_use:
             if len(in_use) > count:  # else it repeats what is there

@@ -7,6 +7,7 @@ did the star do?") is in its `point`.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,6 +17,8 @@ from anymodal.language.finder import Finder
 THING = ("color", "shape", "size")  # kinds of words that a thing is named by
 LONE = ("sound", "motion")  # kinds of what happens to no thing
 _WORD = re.compile(r"[a-z]+")
+_NUMBER = re.compile(r"\d")
+_ARTICLES = frozenset({"the", "a", "an"})
 _DOES = frozenset({"do", "does", "did"})  # "what did the star do", not "do you see"
 
 
@@ -32,13 +35,15 @@ class Happening:
 class Named:
     """`thing`: the first one named, as numbers of words. `kinds`: of all words. `side`: -1 where a question asks of the
     time before the one thing that happens, 1 for after it. `since`: the place, among what happens, of that after which the
-    rest is asked about."""
+    first is asked about. `first`: which of two came first is asked. `words`: all that are named, by number."""
 
     happenings: tuple[Happening, ...] = ()
     thing: tuple[int, ...] = ()
     kinds: frozenset[str] = frozenset()
     side: int = 0
     since: int | None = None
+    first: bool = False
+    words: frozenset[int] = frozenset()
 
     def happens(self, kind: str) -> bool:
         """Is it of what happens of that kind that the question asks?"""
@@ -50,7 +55,7 @@ class Names:
 
     def __init__(self, search: SearchSpec, point: PointSpec, finder: Finder) -> None:
         self._search, self._point, self._finder = search, point, finder
-        self._phrases = sorted((k for k in search.synonyms if " " in k), key=len, reverse=True)
+        self._said = {text: finder.number(word) for word, text in point.says.items()}
         self._sides = {w: -1 for w in point.before} | {w: 1 for w in point.after}
         self._verbs = {n for word in search.plain if (n := finder.known(word)) is not None}  # "the bell rings"
         self._told_of = partial(told_of, search, finder)
@@ -58,33 +63,38 @@ class Names:
                         for kind, values in search.words.items()}
 
     def of(self, question: str) -> Named:
-        text = question.lower()
-        for phrase in self._phrases:
-            text = text.replace(phrase, self._search.synonyms[phrase])
+        text = self._finder.plain(question)
         found: list[Happening] = []
         thing: list[int] = []
         kinds: set[str] = set()
+        numbers: set[int] = set()
         side, asked, since = 0, "", None
-        after = fresh = False  # fresh: a thing was named since the last happening
-        for word in _WORD.findall(text):
+        after = fresh = first = False  # fresh: a thing was named since the last happening
+        words = _WORD.findall(text)
+        for before, word in zip(["", *words], words, strict=False):
             if word in self._sides:
                 side, after = side or self._sides[word], self._sides[word] > 0
                 continue
+            first = first or word in self._point.first
+            if word in self._said:  # a way, which may be a place, too
+                numbers.add(self._said[word])
+                kinds.add(self._finder.kind[self._finder.lexicon[self._said[word]]])
             number = self._finder.known(word, typos=True)
             if number is None:
                 asked = asked or next((kind for kind, words in self._point.asks.items() if word in words), "")
                 asked = asked or ("event" if thing and word in _DOES else "")
                 continue
             kind = self._finder.kind[self._finder.lexicon[number]]
+            numbers.add(number)
             if kind in THING:
-                if not (found and found[-1].kind == "sound" and number in self._verbs):
+                if not (number in self._verbs and any(h.kind == "sound" for h in found) and not fresh):
                     thing.append(number)
                     kinds.add(kind)
                     fresh = True
                 continue
             kinds.add(kind)
-            if kind not in self._search.tells:
-                continue
+            if kind not in self._search.tells or kind in LONE and fresh and not self._noun(before):
+                continue  # "the star turns"
             if found and found[-1].kind == kind and not fresh:
                 found[-1] = self._with(found[-1], number)
             else:
@@ -96,8 +106,24 @@ class Names:
             found[-1], thing = replace(found[-1], thing=self._told_of(found[-1].kind, thing)), []
         if asked in self._values and thing and not found:
             found.append(Happening(asked, tuple(self._values[asked]), self._told_of(asked, thing)))
-        first = next((h.thing for h in found if h.thing), tuple(dict.fromkeys(thing)))
-        return Named(tuple(found), first, frozenset(kinds), side if len(found) <= 1 else 0, since)
+        if any(self._two(h.thing) for h in found) or self._two(thing) or len(found) > 1 and any(
+                not h.thing and h.kind not in LONE for h in found):
+            return Named()  # of two things at once, or "the bell stops", no token tells
+        one = next((h.thing for h in found if h.thing), tuple(dict.fromkeys(thing)))
+        beside = one and len(found) <= 1 and not any(h.kind in LONE for h in found) and not _NUMBER.search(text)
+        return Named(tuple(found), one, frozenset(kinds), side if beside else 0, since, first and len(found) == 2,
+                     frozenset(numbers))
+
+    def _noun(self, before: str) -> bool:
+        """Whether a word behind this one is a sound's or a motion's name."""
+        number = self._finder.known(before)
+        kind = "" if number is None else self._finder.kind[self._finder.lexicon[number]]
+        return before in _ARTICLES or kind in ("pitch", *LONE)
+
+    def _two(self, thing: Sequence[int]) -> bool:
+        """Are several words of a kind in a name?"""
+        kinds = [self._finder.kind[self._finder.lexicon[n]] for n in dict.fromkeys(thing)]
+        return len(set(kinds)) < len(kinds)
 
     def _with(self, last: Happening, number: int) -> Happening:
         """One more word: "rising" of a chirp, or another that it may be, as in "warmer or colder"."""
@@ -114,4 +140,4 @@ def told_of(search: SearchSpec, finder: Finder, kind: str, thing: list[int]) -> 
     phrases = [p for m in search.phrases for group in search.groups(m) for p in group]
     fields = {f for p in phrases if f"{{{kind}}}" in p for f in re.findall(r"{(\w+)}", p)}
     told = [n for n in thing if finder.kind[finder.lexicon[n]] in fields]
-    return tuple(dict.fromkeys(told or thing))
+    return tuple(dict.fromkeys(told if fields else thing))

@@ -10,7 +10,8 @@ Shapes: K windows, N tokens of each, V words that tokens may say, T tokens of te
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +24,7 @@ from anymodal.language.named import LONE, Named, Names
 from anymodal.language.tokenizer import ANSWER, EVIDENCE, NOTE, TextTokenizer
 from anymodal.language.word_reader import NOTHING
 
+_WORD, _DIGIT = re.compile(r"[a-z]+"), re.compile(r"\d")
 LEAST = 0.02  # what soft tokens leave of anything
 DOUBT = 0.5  # power of how likely it is that what is named is not there
 THERE = 0.5  # likelihood from which on a window shows a thing
@@ -40,7 +42,10 @@ class Pointer:
         said = {kind: {id_ for ids in table for id_ in ids} for kind, table in self.kinds.items()}
         self.rivals = {k: [o for o in said if o != k and said[o] & said[k]] for k in said}  # that say the same words
         self.asks, self.lists = frozenset(point.asks), frozenset(spec.search.tells)
+        self._unless = point.unless
         self.begins = [finder.number(point.begins)] if point.begins else []
+        self.number = {i: n for i in range(tokenizer.vocab) if (word := tokenizer.decode([i]).strip())
+                       and (n := finder.known(word)) is not None}  # of tokens that are words of their own
         self.nothing, self.more = tuple(tokenizer.encode(NOTHING)), tokenizer.encode("red, red")[1]
         self.unseen = tokenizer.encode(point.unseen)[0] if point.unseen else None
         self.yes, self.no = (tokenizer.encode(word)[0] for word in ("yes", "no"))
@@ -50,15 +55,18 @@ class Pointer:
         """A bundle's; None where it has no `point`."""
         return None if spec.point is None or finder is None else cls(spec, finder, tokenizer)
 
-    def point(self, question: str, labels: Sequence[tuple[int, ...]], said: Sequence[np.ndarray]) -> Pointing | None:
-        """What windows tell of a question, `said` (N, V) of each, whose times read as `labels`; None: nothing."""
+    def point(self, question: str, labels: Sequence[tuple[int, ...]], said: Sequence[np.ndarray],
+              all_of_it: bool = True) -> Pointing | None:
+        """What windows tell of a question, `said` (N, V) of each, whose times read as `labels`; None: nothing. Whether they
+        are `all_of_it`, or what is not in them may have been before."""
         named = self._names.of(question)
         if not said or not (named.happenings or named.thing):
             return None
         alike = np.zeros((len(said), max(map(len, said)), said[0].shape[-1]), np.float32)
         for window, tokens in zip(alike, said, strict=True):
             window[: len(tokens)] = tokens
-        return Pointing(self, named, list(labels), alike)
+        plain = not _DIGIT.search(question) and self._unless.isdisjoint(_WORD.findall(question.lower()))
+        return Pointing(self, named, list(labels), alike, all_of_it, plain)
 
 
 @dataclass(slots=True)
@@ -70,9 +78,12 @@ class Pointing:
     named: Named
     labels: list[tuple[int, ...]]
     said: np.ndarray  # (K, N, V)
+    all_of_it: bool = True
+    plain: bool = True  # yes means that what is named was there at some time
     looked: int | None = None
     when: list[np.ndarray] = field(init=False)  # of all that happens, how likely it is in each window (K,)
     there: np.ndarray = field(init=False)  # how likely each window shows the thing (K,)
+    seen: float = field(init=False)  # how likely all that the question names is there at some time
     _ids: list[int] = field(default_factory=list, init=False)  # of the step, or of the text, that has begun
     _step: tuple[int, ...] = field(default=(), init=False)  # the last one
     _steps: int = field(default=0, init=False)
@@ -81,16 +92,14 @@ class Pointing:
 
     def __post_init__(self) -> None:
         named, begins = self.named, self.pointer.begins
-        self.when = [np.max([_both(self.said, [*w, *h.thing, *(begins if h.kind in LONE else ())]) for w in h.words], 0)
-                     for h in named.happenings]
+        told = [np.max([_both(self.said, [*words, *h.thing]) for words in h.words], 0) for h in named.happenings]
+        self.when = [np.minimum(t, _both(self.said, [*h.words[0], *begins])) if h.kind in LONE and len(h.words) == 1 else t
+                     for t, h in zip(told, named.happenings, strict=True)]
         if named.since:
             self.when[0] = self.when[0] * (np.arange(len(self.said)) >= self.when[named.since].argmax())
         self.there = _both(self.said, named.thing)
-
-    @property
-    def seen(self) -> float:
-        """How likely all that the question names is there at some time."""
-        return float(min(self.there.max(), *(when.max() for when in self.when), 1.0))
+        seen = float(min(self.there.max(), *(t.max() for t in told), 1.0))
+        self.seen = min(1 - LEAST, max(LEAST if self.all_of_it else 0.5, seen))
 
     def push(self, token: int) -> None:
         """The answer goes on with this token."""
@@ -113,18 +122,16 @@ class Pointing:
         top = int(scores.argmax())
         if not self._ids and top in (self.pointer.yes, self.pointer.no) and (yes := self._yes()) is not None:
             return _weighed(scores, {(self.pointer.yes,): yes, (self.pointer.no,): 1 - yes})
-        for options, begun in self._open():
-            if top in (option[len(begun)] for option in _going_on(options, begun)):
-                return _weighed(scores, options, begun)
-        return scores
+        options, begun = self._open(top)
+        return _weighed(scores, options, begun) if options else scores
 
     def _whether_seen(self, scores: Tensor) -> Tensor:
         """At an answer's beginning: whether it can be told goes by whether what is named is there."""
-        seen, unseen = min(1 - LEAST, max(LEAST, self.seen)), self.pointer.unseen
+        unseen = self.pointer.unseen
         if unseen is None:
             return scores
-        weights = torch.full_like(scores, DOUBT * float(np.log(seen)))
-        weights[unseen] = DOUBT * float(np.log(1 - seen))
+        weights = torch.full_like(scores, DOUBT * float(np.log(self.seen)))
+        weights[unseen] = DOUBT * float(np.log(1 - self.seen))
         return torch.log_softmax(scores + weights, -1)
 
     def _yes(self) -> float | None:
@@ -132,7 +139,7 @@ class Pointing:
         Where a step named two of a kind, what there is and what is asked for: if they are the same. None: not known."""
         happenings, step = self.named.happenings, self._step
         if not self._steps or len(happenings) == 1 and happenings[0].thing and happenings[0].kind in self.pointer.lists:
-            return self.seen
+            return self.seen if self.plain else None
         if self.pointer.more not in step:
             return None
         comma = step.index(self.pointer.more)
@@ -142,29 +149,48 @@ class Pointing:
 
     # --- what may be said next ---------------------------------------------------------------------------------------
 
-    def _open(self) -> Iterator[tuple[Options, tuple[int, ...]]]:
-        """What may be said next, or goes on with what was said of it."""
+    def _open(self, top: int) -> tuple[Options, tuple[int, ...]]:
+        """What may be said where `top` is likeliest, with what was said of it. Nothing: it is for the language model."""
         label = _end(self._ids, self.labels)
-        if times := self._times(len(self._ids) - len(label)):
-            yield times, label
+        if top in _next(self.labels, label):
+            return self._times(self._ids[: len(self._ids) - len(label)]), label
+        if (earlier := self._earlier()) and (top,) in earlier:
+            return earlier, ()
         for kind, table in self.pointer.kinds.items():
             begun = _end(self._ids, table)
-            if self._tells(kind, first=len(begun) == len(self._ids)):
-                words = self._words(kind)
-                yield words, begun
-                if self._steps and kind in self.pointer.lists and any(_ends(self._ids, ids) for ids in table):
-                    rest = max(words.values())
-                    yield {(self.pointer.more,): rest, (ANSWER,): 1 - rest}, ()
+            behind = self._steps > 0 and self.pointer.more in self._ids  # what there is stands what is asked for
+            if top in _next([*table, self.pointer.nothing], begun) and self._meant(kind):
+                if not self._names(kind) and not (behind and self.named.happens(kind) and kind not in self.pointer.lists):
+                    return self._words(kind), begun
+                if behind and self._names(kind):
+                    asked = self.named.words & {n for words in table.values() for n in words}
+                    return {ids: float({*words} == asked) for ids, words in table.items()}, begun
+                if self._steps and not behind:
+                    return self._words(kind), begun
+            listed = self._steps and kind in self.pointer.lists and any(_ends(self._ids, ids) for ids in table)
+            if listed and top in (self.pointer.more, ANSWER):
+                rest = max(self._words(kind).values())
+                return {(self.pointer.more,): rest, (ANSWER,): 1 - rest}, ()
+        return {}, ()
 
-    def _times(self, said: int) -> Options:
-        """Times of windows, after so many ids: of what happens, in order; later, of the window beside the one noted."""
+    def _times(self, said: Sequence[int]) -> Options:
+        """Times of windows, after what was said: of what happens, in order; later, of the window beside the one noted."""
         if self._steps > 1:
             beside = self._beside()
             return {} if beside is None else {label: float(k == beside) for k, label in enumerate(self.labels)}
         if not self.when:
             return {}
-        number = min(_times_in(self._ids[:said], self.labels), len(self.when) - 1)
-        return dict(zip(self.labels, self.when[number].tolist(), strict=True))
+        when = self.when[min(len(self._read(said)), len(self.when) - 1)]
+        return dict(zip(self.labels, when.tolist(), strict=True)) if self.all_of_it or when.max() > THERE else {}
+
+    def _read(self, ids: Sequence[int]) -> list[int]:
+        """The windows whose times stand in `ids`, in order."""
+        found, i = [], 0
+        while i < len(ids):
+            label = max((o for o in self.labels if tuple(ids[i : i + len(o)]) == o), key=len, default=())
+            found += [self.labels.index(label)] if label else []
+            i += len(label) or 1
+        return found
 
     def _beside(self) -> int | None:
         """The window next to the noted one, on the side that is asked about, that shows the thing."""
@@ -174,13 +200,25 @@ class Pointing:
         places = range(noted + side, len(self.said) if side > 0 else -1, side)
         return next((k for k in places if self.there[k] > THERE), noted)
 
-    def _tells(self, kind: str, first: bool) -> bool:
-        """Whether it is for tokens to say which word of a kind: where a question names one, only at the first of a step."""
+    def _earlier(self) -> Options:
+        """Words of what came first of two whose times were noted, and of what did not."""
+        noted = self._read(self._step) if self.named.first and not self._ids[8:] else []
+        if len(noted) != 2 or noted[0] == noted[1]:
+            return {}
+        words = [{*h.thing, *(n for w in h.words for n in w)} for h in self.named.happenings]
+        earlier = words[noted[0] > noted[1]]
+        return {(i,): float(n in earlier) for i, n in self.pointer.number.items() if n in words[0] | words[1]}
+
+    def _names(self, kind: str) -> bool:
+        """Whether the question names a word of a kind itself, of those that a step compares."""
+        return kind in self.named.kinds and kind not in self.pointer.lists
+
+    def _meant(self, kind: str) -> bool:
+        """Whether words are of this kind, of those that say the same, and it is known of what."""
         named, rivals = self.named, self.pointer.rivals[kind]
-        if any(map(named.happens, rivals)) or rivals and kind in self.pointer.asks and not named.happens(kind):
+        if not named.thing and named.happenings and not named.happens(kind) or any(map(named.happens, rivals)):
             return False
-        told = kind in named.kinds and kind not in self.pointer.lists or not named.kinds.isdisjoint(rivals)
-        return not told or first and self._steps > 0
+        return not rivals or kind not in self.pointer.asks or named.happens(kind)
 
     def _words(self, kind: str) -> Options:
         """How likely tokens say each word of a kind of the thing, in the window that is meant."""
@@ -222,15 +260,17 @@ def _times_in(ids: Sequence[int], options: Iterable[tuple[int, ...]]) -> int:
     return sum(any(tuple(ids[i : i + len(o)]) == o for i in range(len(ids) - len(o) + 1)) for o in options)
 
 
-def _going_on(options: Options, begun: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    return (o for o in options if o[: len(begun)] == begun and len(o) > len(begun))
+def _next(options: Iterable[tuple[int, ...]], begun: tuple[int, ...]) -> set[int]:
+    """What the options go on with."""
+    return {o[len(begun)] for o in options if o[: len(begun)] == begun and len(o) > len(begun)}
 
 
 def _weighed(scores: Tensor, options: Options, begun: tuple[int, ...] = ()) -> Tensor:
     """The probability that the options' next tokens have together, shared among them anew."""
     chances: dict[int, float] = {}
-    for option in _going_on(options, begun):
-        chances[option[len(begun)]] = max(chances.get(option[len(begun)], 0.0), options[option])
+    for option, chance in options.items():
+        for token in _next([option], begun):
+            chances[token] = max(chances.get(token, 0.0), chance)
     ids = torch.tensor(list(chances), device=scores.device)
     weights = torch.tensor([max(c, LEAST) for c in chances.values()], device=scores.device).log()
     mine = scores[ids]

@@ -44,7 +44,6 @@ class Witness:
                 raise ConfigError(f"search.tells.{kind} is {enough:g}: nothing is as likely as that",
                                   fix=f"set search.tells.{kind} to a likelihood below 1")
         self._kind = {finder.number(word): kind for word, kind in finder.kind.items()}
-        self._phrases = sorted((k for k in spec.synonyms if " " in k), key=len, reverse=True)
         self.reading = lru_cache(maxsize=4096)(self._reading)
 
     @classmethod
@@ -54,9 +53,7 @@ class Witness:
 
     def _reading(self, condition: str) -> Reading | None:
         """None: the language model has to be asked."""
-        text = condition.lower()
-        for phrase in self._phrases:
-            text = text.replace(phrase, self._spec.synonyms[phrase])
+        text = self._finder.plain(condition)
         found: dict[str, set[int]] = {}
         words = _WORD.findall(text)
         numbers = {word: self._finder.known(word) for word in words}

@@ -1,7 +1,8 @@
 """Stage `reader`: the word reader, on tokens of a perception that stays as it is.
 
-Encoding is what costs, so each step encodes a few new windows, keeps them, and learns from many of those kept. Which senses
-are absent is drawn anew each time. What tokens say in any order is told by the order that costs least, as in `said`.
+Encoding is what costs, so each step encodes a few new windows, keeps them, and learns from many of those kept; a run that
+is resumed keeps anew. Which senses are absent is drawn each time. What tokens say in any order is told by the order that
+costs least, as in `said`.
 Shapes: B windows, N tokens of each, H of them in any order, W their width, V words.
 """
 
@@ -30,7 +31,6 @@ class ReaderStage(LanguageStage):
                  seconds: tuple[int, ...] = (4,), keep: int = 20_000, batch: int = 192) -> None:
         super().__init__(perception, lm, tokenizer, seed=seed, clips=clips, questions=0, seconds=seconds, reuse=1,
                          words=0.0, frozen=True, fields=1.0)
-        lm.model.requires_grad_(False)
         self.reader, self.keep, self.batch = reader.train(), keep, batch
         self.index = {word: i for i, word in enumerate(reader.config.words)}
         counts = reader.config.tokens
@@ -39,7 +39,7 @@ class ReaderStage(LanguageStage):
         video = (self.sense == [*counts].index("video")).nonzero()[:, 0]
         self.free = video[-HAPPENINGS:]
         self.orders = torch.tensor(list(permutations(range(len(self.free)))))
-        self.dice = torch.Generator().manual_seed(seed)
+        self.seed, self.dice = seed, torch.Generator()
         self.kept: list[tuple[Tensor, Tensor, Tensor]] = []  # tokens (N, W), words (N, V), which are there (N,)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -49,16 +49,18 @@ class ReaderStage(LanguageStage):
         with torch.no_grad():
             self.kept += self._windows(soft_tokens(self.frozen, batch), batch["words"])
         self.kept = self.kept[-self.keep :]
+        self.dice.manual_seed(self.seed * 1_000_003 + batch["key"])
         rows = torch.randint(len(self.kept), (self.batch,), generator=self.dice).tolist()
         tokens, said, there = (torch.stack(column) for column in zip(*(self.kept[i] for i in rows), strict=True))
         senses = torch.rand(len(rows), len(self.reader.config.tokens), generator=self.dice) >= ABSENT
-        there = there & senses[:, self.sense]
-        there[~there.any(1)] = True
+        fewer = there & senses[:, self.sense]
+        there = torch.where(fewer.any(1, keepdim=True), fewer, there)
         device = self.reader.enter.weight.device
         logits = self.reader(tokens.to(device), self.slots, there.to(device)).float().cpu()
         each = nn.functional.binary_cross_entropy_with_logits(logits, said, reduction="none").sum(-1)  # (B, N)
         each = each.index_copy(1, self.free, self._in_any_order(logits[:, self.free], said[:, self.free]))
         right = ((logits > 0) == said.bool()).all(-1)
+        right[:, self.free] = True  # whose order says nothing
         parts = {f"exact_{m}": float(right[there & (self.sense == i)].float().mean())
                  for i, m in enumerate(self.reader.config.tokens) if (there & (self.sense == i)).any()}
         return each[there].mean(), parts

@@ -100,6 +100,8 @@ class Recipe:
     def stage(self, plan: StagePlan):
         kind = plan.name.split("-")[0]
         options = dict(plan.options or {})
+        for part in self.parts().values():  # what a stage before left as it was may be learned now
+            part.requires_grad_(True)
         if (first := options.pop("numbers", None)) is not None:  # which were not met yet
             spread_numbers(self.lm.model.get_input_embeddings().weight, self.tokenizer, first)
         if words := options.pop("spread", ()):  # likewise
