@@ -87,6 +87,7 @@ class Pointing:
     _ids: list[int] = field(default_factory=list, init=False)  # of the step, or of the text, that has begun
     _step: tuple[int, ...] = field(default=(), init=False)  # the last one
     _steps: int = field(default=0, init=False)
+    _in_step: bool = field(default=False, init=False)
     _noted: int | None = field(default=None, init=False)  # the first window whose time a step said
     _told: bool = field(default=False, init=False)  # the text has ended
 
@@ -107,7 +108,7 @@ class Pointing:
             if token == ANSWER and self._noted is None:
                 begins = [label for label in self.labels if tuple(self._ids[: len(label)]) == label]
                 self._noted = self.labels.index(max(begins, key=len)) if begins else None
-            self._steps += token == NOTE
+            self._steps, self._in_step = self._steps + (token == NOTE), token == NOTE
             self._step, self._ids = tuple(self._ids), []
         else:
             self._told = self._told or token in EVIDENCE.values()
@@ -122,6 +123,10 @@ class Pointing:
         top = int(scores.argmax())
         if not self._ids and top in (self.pointer.yes, self.pointer.no) and (yes := self._yes()) is not None:
             return _weighed(scores, {(self.pointer.yes,): yes, (self.pointer.no,): 1 - yes})
+        if (later := self._later()) and top in later:
+            weights = torch.zeros_like(scores)
+            weights[later] = float(np.log(LEAST))
+            return torch.log_softmax(scores + weights, -1)
         options, begun = self._open(top)
         return _weighed(scores, options, begun) if options else scores
 
@@ -154,20 +159,18 @@ class Pointing:
         label = _end(self._ids, self.labels)
         if top in _next(self.labels, label):
             return self._times(self._ids[: len(self._ids) - len(label)]), label
-        if (earlier := self._earlier()) and (top,) in earlier:
-            return earlier, ()
         for kind, table in self.pointer.kinds.items():
             begun = _end(self._ids, table)
-            behind = self._steps > 0 and self.pointer.more in self._ids  # what there is stands what is asked for
+            behind = self._in_step and self.pointer.more in self._ids  # what there is stands what is asked for
             if top in _next([*table, self.pointer.nothing], begun) and self._meant(kind):
                 if not self._names(kind) and not (behind and self.named.happens(kind) and kind not in self.pointer.lists):
                     return self._words(kind), begun
                 if behind and self._names(kind):
                     asked = self.named.words & {n for words in table.values() for n in words}
                     return {ids: float({*words} == asked) for ids, words in table.items()}, begun
-                if self._steps and not behind:
+                if self._in_step and not behind:
                     return self._words(kind), begun
-            listed = self._steps and kind in self.pointer.lists and any(_ends(self._ids, ids) for ids in table)
+            listed = self._in_step and kind in self.pointer.lists and any(_ends(self._ids, ids) for ids in table)
             if listed and top in (self.pointer.more, ANSWER):
                 rest = max(self._words(kind).values())
                 return {(self.pointer.more,): rest, (ANSWER,): 1 - rest}, ()
@@ -200,14 +203,14 @@ class Pointing:
         places = range(noted + side, len(self.said) if side > 0 else -1, side)
         return next((k for k in places if self.there[k] > THERE), noted)
 
-    def _earlier(self) -> Options:
-        """Words of what came first of two whose times were noted, and of what did not."""
+    def _later(self) -> list[int]:
+        """Tokens of what came second of two whose times were noted, where it is asked what came first."""
         noted = self._read(self._step) if self.named.first and not self._ids[8:] else []
         if len(noted) != 2 or noted[0] == noted[1]:
-            return {}
+            return []
         words = [{*h.thing, *(n for w in h.words for n in w)} for h in self.named.happenings]
-        earlier = words[noted[0] > noted[1]]
-        return {(i,): float(n in earlier) for i, n in self.pointer.number.items() if n in words[0] | words[1]}
+        later = words[noted[0] < noted[1]] - words[noted[0] > noted[1]]
+        return [i for i, n in self.pointer.number.items() if n in later]
 
     def _names(self, kind: str) -> bool:
         """Whether the question names a word of a kind itself, of those that a step compares."""
@@ -231,7 +234,7 @@ class Pointing:
             longer = {n for more in table.values() if {*words} < {*more} for n in more} - {*words}  # "top", not "top left"
             told = kind in self.pointer.lists and _times_in(self._ids, [ids])  # nothing is listed twice
             found[ids] = 0.0 if told else float(_both(scope, [*words, *thing], [*longer]).max())
-        if self._steps and not self._ids:
+        if self._in_step and not self._ids:
             found[self.pointer.nothing] = 1 - max(found.values())
         return found
 
