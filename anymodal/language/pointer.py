@@ -205,7 +205,7 @@ class Pointing:
 
     def _later(self) -> list[int]:
         """Tokens of what came second of two whose times were noted, where it is asked what came first."""
-        noted = self._read(self._step) if self.named.first and not self._ids[8:] else []
+        noted = self._read(self._step) if self.named.first else []
         if len(noted) != 2 or noted[0] == noted[1]:
             return []
         words = [{*h.thing, *(n for w in h.words for n in w)} for h in self.named.happenings]
