@@ -468,10 +468,6 @@ def _check_point(spec: BundleSpec, where: str) -> None:
         name = "search.tells" if point is None else "point"
         raise ConfigError(f"{where}: `{name}` goes by what tokens say, and there is no word_reader",
                           fix="add a word_reader part, or leave it out")
-    for modality in spec.prompt.order if reader is not None else ():
-        if modality not in reader.options.get("tokens", {}):
-            raise ConfigError(f"{where}: word_reader.tokens does not say how many tokens {modality} has",
-                              fix=f"add {modality} to word_reader.tokens")
     if point is None:
         return
     for kind in (*point.kinds, *point.asks):

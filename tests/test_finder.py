@@ -91,6 +91,15 @@ def test_a_window_is_read_alike_alone_in_a_batch_and_again(finder, percepts):
     assert [len(s) for s in finder.read(few)] == [sum(len(t.embeds) for t in tokens) for tokens in few]
 
 
+def test_a_sense_that_the_reader_does_not_know_says_nothing(finder, percepts):
+    tokens = percepts[1][0].tokens
+    strange = Tokens("night", "night", 0, "night", 0.0, 1.0, np.ones((3, 256), np.float32))
+    (alone,), (both,), (only,) = (finder.read([t]) for t in (tokens, (tokens[0], strange, *tokens[1:]), (strange,)))
+    first = len(tokens[0].embeds)
+    assert np.allclose(np.delete(both, range(first, first + 3), 0), alone, atol=1e-6)
+    assert not both[first : first + 3].any() and only.shape == (3, len(finder.lexicon)) and not only.any()
+
+
 def test_no_more_windows_are_kept_than_a_memory_holds(finder):
     dice = np.random.default_rng(0)
     for _ in range(3):

@@ -250,7 +250,6 @@ READER = {"use": "anymodal.language.word_reader:WordReader", "tokens": {"video":
 @pytest.mark.parametrize(("change", "match"), [
     ({"point": {"kinds": ["event"]}}, "no word_reader"),
     ({"word_reader": {"use": "anymodal.language.word_reader:WordReader"}, "search": None}, "words of `search`"),
-    ({"word_reader": {"use": "anymodal.language.word_reader:WordReader", "tokens": {"video": 2}}}, "how many tokens audio"),
     ({"word_reader": READER, "point": {"kinds": ["evnt"]}}, "event"),
     ({"word_reader": READER, "point": {"kinds": ["event"], "begins": "stats"}}, "starts")])
 def test_a_bundle_that_cannot_point_is_refused(own_bundle, change, match):

@@ -117,11 +117,17 @@ class Finder:
 
     @torch.no_grad()
     def said(self, tokens: Tensor, layout: Sequence[tuple[str, int]]) -> np.ndarray:
-        """The same of windows alike: (..., N, V) of tokens (..., N, W). layout: each stream's modality and tokens."""
-        weight = self._reader.leave.weight
-        rows = tokens.reshape(-1, *tokens.shape[-2:]).to(weight.device, weight.dtype)
-        chances = torch.sigmoid(self._reader(rows, self._reader.slots(layout)).float()).cpu().numpy()
-        return chances.reshape(*tokens.shape[:-1], -1)
+        """The same of windows alike: (..., N, V) of tokens (..., N, W). layout: each stream's modality and tokens; those of
+        senses that the reader does not know say nothing."""
+        weight, known = self._reader.leave.weight, self._reader.config.tokens
+        read = [row for row in layout if row[0] in known]
+        mine = torch.tensor([m in known for m, count in layout for _ in range(count)])
+        found = np.zeros((*tokens.shape[:-1], len(self.lexicon)), np.float32)
+        if read:
+            rows = tokens[..., mine, :].reshape(-1, int(mine.sum()), tokens.shape[-1]).to(weight.device, weight.dtype)
+            chances = torch.sigmoid(self._reader(rows, self._reader.slots(read)).float()).cpu().numpy()
+            found[..., mine.numpy(), :] = chances.reshape(*tokens.shape[:-2], *chances.shape[-2:])
+        return found
 
     def happening(self, question: str, said: Sequence[np.ndarray]) -> np.ndarray:
         """How much each window says that something happens to what a question names: (K,), of `said` (N, V) each."""
