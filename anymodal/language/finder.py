@@ -28,7 +28,7 @@ KNOWN = 1.5  # what a word adds that every window says, beside its rarity
 ALIKE = 0.9  # windows with so much of the best one's score are as good as it
 KEPT = 512  # windows whose words are kept, of all sessions: a few memories
 SHORT, LONG = 4, 6  # letters of a word that may be misspelt: in any way where it is long
-NEVER = frozenset({"across", "talking", "raising", "staring", "planned", "landing"})  # misspelt, alike as they are
+NEVER = frozenset({"across", "talking", "raising"})  # words of their own, one slip from a known one
 PLACES = ("place", "way")  # kinds of words that too many others are like
 _WORD = re.compile(r"[a-z]+")
 _CLAUSE = re.compile(r"\b(?:after|before|since|until)\b")
@@ -95,7 +95,10 @@ class Finder:
     def read(self, windows: Sequence[Sequence[Shown]]) -> list[np.ndarray]:
         """How likely each token of each window says each word: (N, V) of each. What was read lately is kept."""
         keys = [tuple(id(s.embeds) for s in streams) for streams in windows]
-        found = {key: kept[1] for key in keys if (kept := self._kept.pop(key, None)) is not None and self._keep(key, kept)}
+        found: dict[tuple[int, ...], np.ndarray] = {}
+        for key in keys:
+            if (kept := self._kept.pop(key, None)) is not None:
+                found[key], self._kept[key] = kept[1], kept  # the latest again
         due = {key: streams for key, streams in zip(keys, windows, strict=True) if key not in found}
         for layout, rows in groupby(sorted(due.items(), key=lambda row: _layout(row[1])), lambda row: _layout(row[1])):
             same = list(rows)
@@ -105,15 +108,10 @@ class Finder:
             tokens = torch.from_numpy(np.stack([np.concatenate([s.embeds for s in streams]) for _, streams in same]))
             for (key, streams), said in zip(same, self.said(tokens, layout), strict=True):
                 found[key] = said
-                self._keep(key, ([s.embeds for s in streams], said))  # with its embeddings, whose ids stay theirs
+                self._kept[key] = [s.embeds for s in streams], said  # with its embeddings, whose ids stay theirs
         for key in list(self._kept)[: max(0, len(self._kept) - KEPT)]:
             self._kept.pop(key, None)
         return [found[key] for key in keys]
-
-    def _keep(self, key: tuple[int, ...], kept: tuple[list[np.ndarray], np.ndarray]) -> bool:
-        """As the latest."""
-        self._kept[key] = kept
-        return True
 
     @torch.no_grad()
     def said(self, tokens: Tensor, layout: Sequence[tuple[str, int]]) -> np.ndarray:

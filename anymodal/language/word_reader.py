@@ -2,7 +2,7 @@
 
 Soft tokens of the default bundle are trained to say words (`anymodal.training.words`). This part reads them: each token by
 itself, and all of a window's together, since what happens to one of several things is told by more than one token. It is
-trained last, on tokens that are final (`anymodal.training.reading`), and changes nothing of what the language model sees.
+trained on tokens that are final (`anymodal.training.reading`), and changes nothing of what the language model sees.
 Shapes: B windows, N tokens of each, W their width, D own width, V words.
 """
 
