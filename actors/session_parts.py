@@ -8,12 +8,16 @@ it: `RemoteMind` then raises RuntimeFault, and the session rebuilds its state fr
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import Empty, Full, Queue
 from types import SimpleNamespace
 from typing import Any
 
@@ -108,10 +112,12 @@ class SessionMindActor(Host):
         await self.ready()
         self._states[key] = await self._run(self._mind.open, compaction, windows)
 
-    async def extend(self, key: str, percept: Percept) -> None:
+    async def extend(self, key: str, percepts: list[Percept]) -> None:
+        """See windows, one after the other; others have their turn between them."""
         state = self._find(key)
         try:
-            await self._run(self._mind.extend, state, percept)
+            for percept in percepts:
+                await self._run(self._mind.extend, state, percept)
         except BaseException:
             self._states.pop(key, None)  # half a window may be in it
             raise
@@ -238,62 +244,107 @@ class Parts:
             raise as_fault(error, role) from error
 
 
+class Sending:
+    """Windows of one pass on their way to perception, in one call: there they fill a batch."""
+
+    def __init__(self, parts: Parts, method: str, session: str, windows: Sequence[Window], *given: Any) -> None:
+        self._parts, self._call = parts, ("perception", method, session, list(windows), *given)
+        self._reply, self._percepts = parts.begin(*self._call), None
+
+    def percepts(self) -> list[Percept]:
+        """Waits for them, and sends the windows again where perception dies."""
+        if self._percepts is None:
+            self._percepts = self._parts.insist(*self._call, reply=self._reply)
+            self._reply = None
+        return self._percepts
+
+
 @dataclass(frozen=True, slots=True)
 class Sent(Window):
-    """A window that perception has already. `reply`: what will become of it."""
+    """A window that perception has already. `sending`, `place`: what it is part of."""
 
-    reply: Any = field(default=None, compare=False)
+    sending: Sending | None = field(default=None, compare=False)
+    place: int = field(default=0, compare=False)
 
 
 class RemoteReader:
-    """Windows of a pass in another process, a batch ahead; each is on its way to perception when it comes out, unless a
-    gate is to see it first. When the source dies, the pass goes on behind the last window that came."""
+    """Windows of a pass in another process, fetched by a thread ahead of their reader. Unless a gate is to see them first
+    they are sent to perception at once: then no part waits for another one, and at most two batches wait for the reader.
+    When the source dies, the pass goes on behind the last window that came."""
 
     def __init__(self, parts: Parts, media: str, sidecars: dict[str, str], first_window: int, ahead: bool = True) -> None:
         self._parts, self._media, self._sidecars, self._next = parts, media, sidecars, first_window
         self._ahead = ahead
         self.warnings: list[str] = []
-        self._buffer: list[Sent] = []
-        self._reply, self._ended = None, False
+        self._batches: Queue[list[Window] | None] = Queue(1)
+        self._error: Exception | None = None
+        self._batch: deque[Window] = deque()
+        self._closed = threading.Event()
         self._begin()
+        threading.Thread(target=self._fetch_all, name=f"fetch {media}", daemon=True).start()
 
     def __iter__(self) -> RemoteReader:
         return self
 
     def __next__(self) -> Window:
-        if not self._buffer and not self._ended:
-            self._fill()
-        if not self._buffer:
-            raise StopIteration
-        return self._buffer.pop(0)
+        while not self._batch:
+            if self._closed.is_set():
+                raise StopIteration
+            with suppress(Empty):
+                self._batch += self._batches.get(timeout=RETRY_EVERY_S) or ()
+                if not self._batch:
+                    self._closed.set()
+                    if self._error is not None:
+                        raise self._error
+        return self._batch.popleft()
 
     def _begin(self) -> None:
         self._key = uuid.uuid4().hex
         self._parts.insist("source", "open", self._key, self._media, self._sidecars, self._next)
 
-    def _fill(self) -> None:
-        deadline_s = time.monotonic() + self._parts.runtime.media_timeout_s
-        while True:
-            try:
-                reply, self._reply = self._reply or self._ask(), None
-                windows, self.warnings = self._parts.finish("source", reply)
-                break
-            except RuntimeFault as fault:
-                if not fault.passing or time.monotonic() > deadline_s:
-                    raise
-                time.sleep(RETRY_EVERY_S)
-                self._begin()
-        self._ended = len(windows) == 0
-        if windows:
-            self._next = windows[-1].index + 1
-            self._reply = self._ask()  # decoded while these are seen
-        self._buffer = [Sent(w.index, w.t0_s, w.t1_s, w.signals, w.dropped, self._parts.begin(
-            "perception", "encode", self._key, w)) if self._ahead else w for w in windows]
+    def _fetch_all(self) -> None:
+        """Put batches; None is the end, or that of what went wrong."""
+        try:
+            reply = self._ask()
+            while windows := self._fetch(reply):
+                self._next = windows[-1].index + 1
+                reply = self._ask()  # decoded while these are seen
+                if not self._put(self._sent(windows) if self._ahead else windows):
+                    return
+        except Exception as error:
+            self._error = error
+        self._put(None)
+
+    def _put(self, found: list[Window] | None) -> bool:
+        """False where nobody reads any more."""
+        while not self._closed.is_set():
+            with suppress(Full):
+                self._batches.put(found, timeout=RETRY_EVERY_S)
+                return True
+        return False
+
+    def _sent(self, windows: list[Window]) -> list[Window]:
+        sending = Sending(self._parts, "encode", self._key, windows)
+        return [Sent(w.index, w.t0_s, w.t1_s, w.signals, w.dropped, sending, i) for i, w in enumerate(windows)]
 
     def _ask(self) -> Any:
         return self._parts.begin("source", "next", self._key, BATCH)
 
+    def _fetch(self, reply: Any) -> list[Window]:
+        deadline_s = time.monotonic() + self._parts.runtime.media_timeout_s
+        while True:
+            try:
+                windows, self.warnings = self._parts.finish("source", reply)
+                return windows
+            except RuntimeFault as fault:
+                if not fault.passing or time.monotonic() > deadline_s or self._closed.is_set():
+                    raise
+                time.sleep(RETRY_EVERY_S)
+                self._begin()
+                reply = self._ask()
+
     def close(self) -> None:
+        self._closed.set()
         self._parts.begin("source", "close", self._key)
 
     def __enter__(self) -> RemoteReader:
@@ -312,17 +363,27 @@ class RemotePerception:
 
     def encode_many(self, items: Sequence[tuple[str, Window]], *, rows: int | None = None,
                     once: bool = False) -> list[list[Tokens]]:
-        method = "encode_alone" if once else "encode"
-        replies = [getattr(w, "reply", None) or self._parts.begin("perception", method, s, w) if w.signals else None
-                   for s, w in items]
-        found = []
-        for (session, w), reply in zip(items, replies):
-            if not w.signals:
+        unsent: dict[str, list[Window]] = {}  # by session
+        places: list[tuple[Sending | str, int] | None] = []
+        for session, window in items:
+            if isinstance(window, Sent):
+                places.append((window.sending, window.place))
+            elif window.signals:
+                waiting = unsent.setdefault(session, [])
+                places.append((session, len(waiting)))
+                waiting.append(window)
+            else:
+                places.append(None)
+        how = ("encode_alone",) if once else ("encode", rows)
+        sent = {session: Sending(self._parts, how[0], session, windows, *how[1:]) for session, windows in unsent.items()}
+        found: list[list[Tokens]] = []
+        for (session, w), place in zip(items, places, strict=True):
+            if place is None:
                 found.append([])
                 continue
-            plain = Window(w.index, w.t0_s, w.t1_s, w.signals, w.dropped)
-            percept = self._parts.insist("perception", method, session, plain, reply=reply)
-            found.append([replace(t, session=session, window=w.index, t0_s=w.t0_s, t1_s=w.t1_s) for t in percept.tokens])
+            sending = sent[place[0]] if isinstance(place[0], str) else place[0]
+            found.append([replace(t, session=session, window=w.index, t0_s=w.t0_s, t1_s=w.t1_s)
+                          for t in sending.percepts()[place[1]].tokens])
         return found
 
     def pool(self, question: str, percepts: Sequence[Percept]) -> list[Percept]:
@@ -362,9 +423,10 @@ class RemoteMind:
         self._parts.call("mind", "open", state.key, compaction, windows)
         return state
 
-    def extend(self, state: RemoteState, percept: Percept) -> Compaction | None:
-        self._parts.call("mind", "extend", state.key, percept)
-        return state.memory.append(percept)
+    def extend_all(self, state: RemoteState, percepts: Iterable[Percept]) -> list[Compaction]:
+        if percepts := list(percepts):
+            self._parts.call("mind", "extend", state.key, percepts)
+        return [made for percept in percepts if (made := state.memory.append(percept)) is not None]
 
     def answer(self, state: RemoteState, question: str, *, cancelled: Callable[[], bool] = lambda: False,
                **given: Any) -> Iterator[Delta | Answer]:

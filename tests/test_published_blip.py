@@ -184,7 +184,7 @@ def test_actors_pool_where_the_features_are(folders, media, instruct) -> None:
         perception, mind = (kind(str(folders["instruct"]), runtime) for kind in (PerceptionActor, MindActor))
         await mind.open("s")
         windows = list(source.push(new_clip(media[4], None, None)))
-        seen = await asyncio.gather(*(perception.encode("s", w) for w in windows))
+        seen = await perception.encode("s", windows)
         assert await mind.watch(list(seen)) == [None] * 4
         chosen, some = await mind.recent("s")
         found = await perception.pool(QUESTION, chosen)

@@ -22,6 +22,7 @@ from anymodal.language.mind import Mind
 from anymodal.session.sqlite_log import SqliteLog
 from anymodal.testing import gradient_frame, make_video
 from anymodal.testing_bundle import random_bundle
+from anymodal.stages.perceive import BATCH
 from anymodal.types import Answer
 
 pytestmark = pytest.mark.timeout(900)
@@ -147,8 +148,9 @@ def test_what_has_not_changed_is_not_encoded_again_whoever_dies(supervisor, bund
     assert sum(bool(p.repeats) for p in alone[0]) >= WINDOWS - 3
     supervisor.open("plain", still, {}, {})
     assert wait(supervisor, "plain") == WINDOWS
-    assert supervisor._parts.calls["perception", "encode"] == WINDOWS
-    parts, left = supervisor._parts, [("perception", "encode_alone", 0), ("mind", "extend", 4), ("source", "next", 1)]
+    batches = -(-WINDOWS // BATCH)
+    assert supervisor._parts.calls["perception", "encode"] == batches
+    parts, left = supervisor._parts, [("perception", "encode_alone", 0), ("mind", "extend", 0), ("source", "next", 1)]
 
     def before(*called: str) -> None:
         for number, (role, method, well) in enumerate(left):
@@ -161,7 +163,7 @@ def test_what_has_not_changed_is_not_encoded_again_whoever_dies(supervisor, bund
     supervisor.open("gated", still, {}, {"gate": True})
     check(supervisor, "gated", alone)
     assert all(well < 0 for _, _, well in left), "some part never died"
-    assert supervisor._parts.calls["perception", "encode"] == WINDOWS, "nothing went there before the gate"
+    assert supervisor._parts.calls["perception", "encode"] == batches, "nothing went there before the gate"
     assert [dict(p.repeats) for p in supervisor._sessions["gated"].log.windows()] == [dict(p.repeats) for p in alone[0]]
 
 

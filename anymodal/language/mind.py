@@ -141,6 +141,10 @@ class Mind:
         self._prepare(state)
         return compaction
 
+    def extend_all(self, state: MindState, percepts: Iterable[Percept]) -> Iterator[Compaction]:
+        """See windows, one after the other; gives the compactions."""
+        return (made for percept in percepts if (made := self.extend(state, percept)) is not None)
+
     def _prepare(self, state: MindState) -> None:
         """Prefill of the list that will follow what is due by now."""
         memory, pending = state.memory, state.memory.pending

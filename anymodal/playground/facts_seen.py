@@ -47,10 +47,10 @@ def _count(truth: Truth) -> Iterator[Fact]:
     for name, counted in [row for row in found if row[1]] + truth.rng.sample(zeros, min(1, len(zeros))):
         number = len(counted)
         yield Fact("count", {"objs": name}, str(number), (NUMBERS[number], f"there are {number}"), whole,
-                   steps=(_listed(counted),))
+                   steps=(listed(counted),))
 
 
-def _listed(things: list[Thing]) -> str:
+def listed(things: list[Thing]) -> str:
     """Things by name, in the order in which they are first seen, and within a second in that of `PLACES`."""
     def seen(thing: Thing) -> tuple[int, int]:
         start_s = max(thing.appear_s, 0.0)

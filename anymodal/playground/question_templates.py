@@ -46,7 +46,8 @@ Do you know how many {objs} there were? | Give me the number of {objs}. | Say ho
 How many {objs} are in the picture? | The number of {objs} is what? | In total, how many {objs} are there?
 How many {objs} appear in the clip? | What's the count of {objs}? | How many {objs} have you seen?
 Look at the clip. How many {objs} does it have? | Count all {objs} please. | {objs}, how many?
-There are how many {objs}? | How many {objs} does the clip show?""",
+There are how many {objs}? | How many {objs} does the clip show? | What is the total of {objs}?
+Could you count how many {objs} there are? | How many different {objs} are there? | All in all, how many {objs}?""",
     "exists": """
 Is there {a_obj}? | Do you see {a_obj}? | Can you see {a_obj}? | Is there {a_obj} in the clip? | Any {obj}?
 Does {a_obj} appear? | Was there {a_obj}? | Did you see {a_obj}? | Is there any {obj}? | Any {obj} in the picture?
@@ -93,7 +94,9 @@ Which way did the {obj} go? | What is the direction of motion of the {obj}?
 Does the {obj} move, and in which direction? | Where does the {obj} move to? | The {obj} is moving which way?
 Is the {obj} going left, right, up or down? | Do you know which way the {obj} is going?
 Which way does the {obj} travel? | Look at the {obj}. Which way does it go? | Say how the {obj} moves.
-What motion does the {obj} have?""",
+What motion does the {obj} have? | Which direction does the {obj} take? | Where is the {obj} headed?
+The {obj} goes in which direction? | Toward which side does the {obj} move? | Say the way in which the {obj} goes.
+Does the {obj} go somewhere, and where? | How would you say the {obj} moves? | Which way is the {obj} headed?""",
     "event_kind": """
 What happens to the {obj}? | What happened to the {obj}? | What does the {obj} do? | What did the {obj} do?
 Tell me what happens to the {obj}. | What is it that happens to the {obj}? | {obj}: what happened?
@@ -350,7 +353,11 @@ Please tell me: did {base}? | I want to know, did {base}? | I want to know if yo
 At any moment, did {base}? | Could you see {base}? | you see {base}? | In the clip, did {base}?
 Do you think you saw {base}? | Was it shown? Did {base}? | Can you see {base}? | Do you see {base}?
 Say if you saw {base}. | Does {base} in the clip? | Could I see {base} in the clip? | Look at the clip. Did {base}?
-Do you know, did {base}?""",
+Do you know, did {base}? | Did it happen that {past}? | Is it right that {past}? | Did {ing} happen?
+Was {ing} in the clip? | Was there {ing}? | Have you noticed {base}? | Tell me if {past}. | {past}, right?
+{past}, yes or no? | Can you confirm that {past}? | Has it happened that {past}? | Is {ing} shown?
+Do you remember if {past}? | Was it seen that {past}? | Is it so that {past}? | Does it happen that {base}?
+I wonder if {past}. | Is {ing} something you saw? | Was {ing} ever seen? | Anywhere in the clip, did {base}?""",
     "caption": """
 Describe the clip. | What is happening? | What happens in the clip? | What do you see and hear?
 Tell me what happened. | Describe what you see. | Describe the picture. | What is going on?

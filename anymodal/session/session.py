@@ -60,6 +60,7 @@ class Session:
     """
 
     _read = staticmethod(read_windows)  # of fed media
+    _calls_cost = False  # whether windows that nobody judges go to the mind together
 
     def __init__(self, bundle: Bundle, session_log: SessionLog, *, live: bool = False,
                  streams: Mapping[str, str] | None = None, idle_timeout_s: float = math.inf,
@@ -339,23 +340,27 @@ class Session:
         for percept, (window, gap) in arrived:
             with self._turns.taken(), self._lanes.taken():
                 self._check_open()
-                self._note(percept, window, gap)
-                while gap:  # the next costs little more, and need not wait for another turn
+                together = self._calls_cost and not len(self.rules)
+                self._note(percept, window, gap, later=together)
+                while gap or together:  # the next costs little more, and need not wait for another turn
                     percept, (window, gap) = next(arrived, (None, (None, "")))
-                    if percept is not None:
-                        self._note(percept, window, gap)
+                    if percept is None:
+                        break
+                    self._note(percept, window, gap, later=together)
+                if together:
+                    self._judge()
             with self._news:
                 self._news.notify_all()
 
-    def _note(self, percept: Percept, window: Window, gap: str) -> None:
-        """Store one window, and let the mind and the rules see it."""
-        began = self._judge()
+    def _note(self, percept: Percept, window: Window, gap: str, later: bool = False) -> None:
+        """Store one window, and let the mind and the rules see it; `later`: with others, there are no rules."""
+        began = [] if later else self._judge()
         if not percept.tokens:
             gap = gap or self._outages.why(window.t0_s, window.t1_s) or "no signal"
         percept = replace(percept, gap=gap)
         if self.log.append_window(percept):
             self._judged = False
-            began += self._judge()
+            began += [] if later else self._judge()
             self._told.put(Seen.of(percept, window, percept.gap, began))
 
     def _judge(self) -> list[RuleEvent]:

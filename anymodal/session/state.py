@@ -39,8 +39,8 @@ class LiveState:
             state = self.rebuilt(self._log.last_window())
             for compaction in state.made:
                 self._note(compaction)
-        for percept in self._log.windows(state.memory.last_window + 1):
-            self._note(self._mind.extend(state, percept))
+        for compaction in self._mind.extend_all(state, self._log.windows(state.memory.last_window + 1)):
+            self._note(compaction)
         self._state = state
         return state
 
@@ -54,6 +54,6 @@ class LiveState:
         """Whether the log has gone on so far that a rebuilt state is sooner there, or without what comes after `window`."""
         return self._log.last_window() > window + FAR_BEHIND or self._log.first_window() > window + 1
 
-    def _note(self, compaction: Compaction | None) -> None:
-        if compaction is not None and self._log.writes:
+    def _note(self, compaction: Compaction) -> None:
+        if self._log.writes:
             self._log.append(compaction)

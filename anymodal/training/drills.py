@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from anymodal.playground.facts_fields import usual_shape
+from anymodal.playground.facts_seen import listed
 from anymodal.playground.fields import Change, fields_of, hottest, nearest
 from anymodal.playground.questions import Question
 from anymodal.playground.world import (
@@ -211,6 +212,17 @@ def _one_change_time(scene: Scene, dice: random.Random) -> Iterator[Question]:
         yield Question("drill_change_when", f"{change.word} when: {shape}", str(int(change.t_s)))
 
 
+def _one_list(scene: Scene, dice: random.Random) -> Iterator[Question]:
+    """list: red"""
+    if scene.things:
+        thing = dice.choice(scene.things)
+        tests = {"all": lambda t: True, thing.shape: lambda t: t.shape == thing.shape, thing.size: lambda t: t.size == thing.size}
+        if not any(t.recolor for t in scene.things):
+            tests[thing.color] = lambda t: t.color == thing.color
+        name = dice.choice(("all", *tests))
+        yield Question("drill_list", f"list: {name}", listed([t for t in scene.things if tests[name](t)]))
+
+
 def _changes(scene: Scene) -> list[tuple[str, Change]]:
     """What gets warmer or colder, by its shape, if that names it."""
     return [(t.shape, c) for t, c in zip(scene.things, fields_of(scene).changes, strict=True)
@@ -315,7 +327,7 @@ ALONE: dict[str, tuple[frozenset[str], float, Maker]] = {  # needs, how often, m
     "sound": (_AUDIO, 1.5, _one_sound), "sound_time": (_AUDIO, 1.5, _one_sound_time),
     "device": (_IMU, 1.5, _one_motion), "device_time": (_IMU, 1.5, _one_motion_time),
     "check": (_VIDEO, 2, _one_check), "any": (_VIDEO, 2, _one_any), "any_sound": (_AUDIO, 1, _one_any_sound),
-    "any_device": (_IMU, 1, _one_any_motion), "first": (_VIDEO | _AUDIO | _IMU, 2, _one_first),
+    "list": (_VIDEO, 2, _one_list), "any_device": (_IMU, 1, _one_any_motion), "first": (_VIDEO | _AUDIO | _IMU, 2, _one_first),
     "nearest": (_DEPTH, 1.5, _one_pictured("nearest", nearest)),
     "hottest": (_THERMAL, 1.5, _one_pictured("hottest", hottest)), "warmer": (_THERMAL, 2, _one_change),
     "change_time": (_THERMAL, 1, _one_change_time)}
