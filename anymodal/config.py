@@ -273,7 +273,10 @@ class PointSpec(_Strict):
     says: how an answer says a word that tokens say. asks: by kind, words of a question that asks which of the kind's it is.
     before, after: words of one that asks of the time before or after what it names; first: of one that asks which of
     two things came first; unless: of one whose yes says more than that what it names was there at some time. begins:
-    what tokens say, too, where a sound or a motion begins. unseen: how an answer says that it cannot tell.
+    what tokens say, too, where a sound or a motion begins. unseen: how an answer says that it cannot tell. none: by kind,
+    how it says that none of the kind's words is true of a thing; leaves: by kind, what happens to one of which none is true
+    any more. things: the kinds by whose words a thing is listed; counts: words of a question that has things listed;
+    becomes: what happens to a thing whose first word changes.
     """
 
     kinds: tuple[str, ...]
@@ -285,6 +288,11 @@ class PointSpec(_Strict):
     unless: frozenset[str] = frozenset()
     begins: str = ""
     unseen: str = ""
+    none: dict[str, str] = Field(default_factory=dict)
+    leaves: dict[str, str] = Field(default_factory=dict)
+    things: tuple[str, ...] = ()
+    counts: frozenset[str] = frozenset()
+    becomes: str = ""
 
 
 class SpeechSpec(_Strict):

@@ -35,7 +35,8 @@ class Happening:
 class Named:
     """`thing`: the first one named, as numbers of words. `kinds`: of all words. `side`: -1 where a question asks of the
     time before the one thing that happens, 1 for after it. `since`: the place, among what happens, of that after which the
-    first is asked about. `first`: which of two came first is asked. `words`: all that are named, by number."""
+    first is asked about. `first`: which of two came first is asked. `counts`: how many things there are is asked. `words`:
+    all that are named, by number."""
 
     happenings: tuple[Happening, ...] = ()
     thing: tuple[int, ...] = ()
@@ -43,6 +44,7 @@ class Named:
     side: int = 0
     since: int | None = None
     first: bool = False
+    counts: bool = False
     words: frozenset[int] = frozenset()
 
     def happens(self, kind: str) -> bool:
@@ -109,16 +111,32 @@ class Names:
         if any(self._two(h.thing) for h in found) or self._two(thing) or len(found) > 1 and any(
                 not h.thing and h.kind not in LONE for h in found):
             return Named()  # of two things at once, or "the bell stops", no token tells
-        one = next((h.thing for h in found if h.thing), tuple(dict.fromkeys(thing)))
+        one = next((h.thing for h in found if h.thing), self._plainly(thing))
         beside = one and len(found) <= 1 and not any(h.kind in LONE for h in found) and not _NUMBER.search(text)
         return Named(tuple(found), one, frozenset(kinds), side if beside else 0, since, first and len(found) == 2,
-                     frozenset(numbers))
+                     self._counts(words, found), frozenset(numbers))
 
     def _noun(self, before: str) -> bool:
         """Whether a word behind this one is a sound's or a motion's name."""
         number = self._finder.known(before)
         kind = "" if number is None else self._finder.kind[self._finder.lexicon[number]]
         return before in _ARTICLES or kind in ("pitch", *LONE)
+
+    def _counts(self, words: Sequence[str], found: Sequence[Happening]) -> bool:
+        """Is it asked how many things there are: "how many disks show up", not "how many seconds until the disk stops"?"""
+        behind = next((words[i + 1 :] for i, word in enumerate(words) if word in self._point.counts), None)
+        if behind is None:
+            return False
+        what = next((w for w in behind if w not in self._search.plain), "")
+        number = self._finder.known(what, typos=True)
+        named = number is not None and self._finder.kind[self._finder.lexicon[number]] in THING
+        return named or not any(h.thing for h in found)
+
+    def _plainly(self, thing: Sequence[int]) -> tuple[int, ...]:
+        """A name without the size, which tokens say least surely, where it has two other words."""
+        words = tuple(dict.fromkeys(thing))
+        sure = tuple(n for n in words if self._finder.kind[self._finder.lexicon[n]] != THING[-1])
+        return sure if len(sure) > 1 else words
 
     def _two(self, thing: Sequence[int]) -> bool:
         """Are several words of a kind in a name?"""

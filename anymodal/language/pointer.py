@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import torch
@@ -20,14 +21,17 @@ from torch import Tensor
 
 from anymodal.config import BundleSpec
 from anymodal.language.finder import Finder
+from anymodal.language.listing import Listing, chances
 from anymodal.language.named import LONE, Named, Names
 from anymodal.language.tokenizer import ANSWER, EVIDENCE, NOTE, TextTokenizer
 from anymodal.language.word_reader import NOTHING
 
 _WORD, _DIGIT = re.compile(r"[a-z]+"), re.compile(r"\d")
 LEAST = 0.02  # what soft tokens leave of anything
+NEVER = 1e-4  # and of what is no answer at all
 DOUBT = 0.5  # power of how likely it is that what is named is not there
 THERE = 0.5  # likelihood from which on a window shows a thing
+AWAY = 0.1  # likelihood below which it does not
 Options = Mapping[tuple[int, ...], float]  # ids of what may be said -> how likely it is
 
 
@@ -44,10 +48,17 @@ class Pointer:
         self.asks, self.lists = frozenset(point.asks), frozenset(spec.search.tells)
         self._unless = point.unless
         self.begins = [finder.number(point.begins)] if point.begins else []
+        told = {finder.number(part) for values in words.values() for value in values for part in value.split()}
         self.number = {i: n for i in range(tokenizer.vocab) if (word := tokenizer.decode([i]).strip())
-                       and (n := finder.known(word)) is not None}  # of tokens that are words of their own
+                       and (n := finder.known(word)) in told}  # of tokens that are words of their own
         self.nothing, self.more = tuple(tokenizer.encode(NOTHING)), tokenizer.encode("red, red")[1]
         self.unseen = tokenizer.encode(point.unseen)[0] if point.unseen else None
+        self.none = {kind: tuple(tokenizer.encode(text)) for kind, text in point.none.items()}
+        self.leaves = {kind: finder.number(word) for kind, word in point.leaves.items()}
+        self.things = {tuple(tokenizer.encode(" ".join(name))): tuple(map(finder.number, name))
+                       for name in product(*(words[kind] for kind in point.things))} if point.things else {}
+        self.becomes = finder.number(point.becomes) if point.becomes else None
+        self.numbers = {tuple(tokenizer.encode(str(n))): n for n in range(10)}
         self.yes, self.no = (tokenizer.encode(word)[0] for word in ("yes", "no"))
 
     @classmethod
@@ -60,7 +71,7 @@ class Pointer:
         """What windows tell of a question, `said` (N, V) of each, whose times read as `labels`; None: nothing. Whether they
         are `all_of_it`, or what is not in them may have been before."""
         named = self._names.of(question)
-        if not said or not (named.happenings or named.thing):
+        if not said or not (named.happenings or named.thing or named.counts):
             return None
         alike = np.zeros((len(said), max(map(len, said)), said[0].shape[-1]), np.float32)
         for window, tokens in zip(alike, said, strict=True):
@@ -84,6 +95,7 @@ class Pointing:
     when: list[np.ndarray] = field(init=False)  # of all that happens, how likely it is in each window (K,)
     there: np.ndarray = field(init=False)  # how likely each window shows the thing (K,)
     seen: float = field(init=False)  # how likely all that the question names is there at some time
+    listing: Listing | None = field(default=None, init=False)  # of things that are to be counted
     _ids: list[int] = field(default_factory=list, init=False)  # of the step, or of the text, that has begun
     _step: tuple[int, ...] = field(default=(), init=False)  # the last one
     _steps: int = field(default=0, init=False)
@@ -98,9 +110,13 @@ class Pointing:
                      for t, h in zip(told, named.happenings, strict=True)]
         if named.since:
             self.when[0] = self.when[0] * (np.arange(len(self.said)) >= self.when[named.since].argmax())
-        self.there = _both(self.said, named.thing)
-        seen = float(min(self.there.max(), *(t.max() for t in told), 1.0))
+        self.there = _lasting(_both(self.said, named.thing))
+        asked = [t.max() for t, h in zip(told, named.happenings, strict=True) if h.kind not in self.pointer.none]
+        seen = float(min(self.there.max(), *asked, 1.0))
         self.seen = min(1 - LEAST, max(LEAST if self.all_of_it else 0.5, seen))
+        if named.counts and self.pointer.things and self.all_of_it:
+            shown = chances(self.said, self.pointer.things, named.thing, self.pointer.becomes)
+            self.listing = Listing(shown, self.pointer.more, ANSWER, self.pointer.nothing)
 
     def push(self, token: int) -> None:
         """The answer goes on with this token."""
@@ -127,13 +143,13 @@ class Pointing:
             weights = torch.zeros_like(scores)
             weights[later] = float(np.log(LEAST))
             return torch.log_softmax(scores + weights, -1)
-        options, begun = self._open(top)
-        return _weighed(scores, options, begun) if options else scores
+        options, begun = self._count(top) if self.listing else self._open(top)
+        return _weighed(scores, options, begun, NEVER if self.listing else LEAST) if options else scores
 
     def _whether_seen(self, scores: Tensor) -> Tensor:
         """At an answer's beginning: whether it can be told goes by whether what is named is there."""
         unseen = self.pointer.unseen
-        if unseen is None:
+        if unseen is None or self.named.counts:
             return scores
         weights = torch.full_like(scores, DOUBT * float(np.log(self.seen)))
         weights[unseen] = DOUBT * float(np.log(1 - self.seen))
@@ -154,13 +170,29 @@ class Pointing:
 
     # --- what may be said next ---------------------------------------------------------------------------------------
 
+    def _count(self, top: int) -> tuple[Options, tuple[int, ...]]:
+        """The same where things are counted: their list, and then its length."""
+        if self._in_step:
+            options, begun = self.listing.open(self._ids)
+            return (options, begun) if top in _next(options, begun) else ({}, ())
+        count, begun = self.listing.count(self._step), tuple(self._ids)
+        if count is None or top not in _next(self.pointer.numbers, begun):
+            return {}, ()
+        return {ids: float(n == count) for ids, n in self.pointer.numbers.items()}, begun
+
     def _open(self, top: int) -> tuple[Options, tuple[int, ...]]:
         """What may be said where `top` is likeliest, with what was said of it. Nothing: it is for the language model."""
         label = _end(self._ids, self.labels)
         if top in _next(self.labels, label):
             return self._times(self._ids[: len(self._ids) - len(label)]), label
+        if self._in_step and self.looked is not None and (names := self._visible()):
+            begun = _end(self._ids, names)
+            return (names, begun) if top in _next(names, begun) else ({}, ())
         for kind, table in self.pointer.kinds.items():
             begun = _end(self._ids, table)
+            none = self.pointer.none.get(kind)
+            if none and not self._in_step and not self._ids and top in _next([*table, none], ()) and self._meant(kind):
+                return self._words(kind) | {none: self._none(kind)}, ()
             behind = self._in_step and self.pointer.more in self._ids  # what there is stands what is asked for
             if top in _next([*table, self.pointer.nothing], begun) and self._meant(kind):
                 if not self._names(kind) and not (behind and self.named.happens(kind) and kind not in self.pointer.lists):
@@ -176,13 +208,29 @@ class Pointing:
                 return {(self.pointer.more,): rest, (ANSWER,): 1 - rest}, ()
         return {}, ()
 
+    def _visible(self) -> Options:
+        """Names of the thing, where it is asked whether the window of a sound or of a motion shows it, or that none does."""
+        named, k = self.named, self.looked
+        if not named.thing or not named.happenings or any(h.kind not in LONE for h in named.happenings):
+            return {}
+        found = {ids: float(_both(self.said[[k]], [*words, *named.thing]).max()) for ids, words in self.pointer.things.items()}
+        there, most = float(self.there[k]), max(found.values(), default=0.0)
+        return {ids: there * chance / max(most, LEAST) for ids, chance in found.items()} | {self.pointer.nothing: 1 - there}
+
+    def _none(self, kind: str) -> float:
+        """How likely no word of a kind is true of the thing: at the end where it leaves, else at any time."""
+        if kind not in self.pointer.leaves:
+            return 1 - max(self._words(kind).values())
+        left, last = float(_both(self.said, [*self.named.thing, self.pointer.leaves[kind]]).max()), float(self.there[-1])
+        return max(left, 1 - last) if last < AWAY else left
+
     def _times(self, said: Sequence[int]) -> Options:
         """Times of windows, after what was said: of what happens, in order; later, of the window beside the one noted."""
         if self._steps > 1:
             beside = self._beside()
             return {} if beside is None else {label: float(k == beside) for k, label in enumerate(self.labels)}
-        if not self.when:
-            return {}
+        if not self.when:  # where it is looked for, it is
+            return dict(zip(self.labels, self.there.tolist(), strict=True)) if self.named.thing and self._in_step else {}
         when = self.when[min(len(self._read(said)), len(self.when) - 1)]
         return dict(zip(self.labels, when.tolist(), strict=True)) if self.all_of_it or when.max() > THERE else {}
 
@@ -204,13 +252,13 @@ class Pointing:
         return next((k for k in places if self.there[k] > THERE), noted)
 
     def _later(self) -> list[int]:
-        """Tokens of what came second of two whose times were noted, where it is asked what came first."""
+        """Tokens of all but what came first of two whose times were noted, where that is asked."""
         noted = self._read(self._step) if self.named.first else []
         if len(noted) != 2 or noted[0] == noted[1]:
             return []
-        words = [{*h.thing, *(n for w in h.words for n in w)} for h in self.named.happenings]
-        later = words[noted[0] < noted[1]] - words[noted[0] > noted[1]]
-        return [i for i, n in self.pointer.number.items() if n in later]
+        first = self.named.happenings[noted[0] > noted[1]]
+        words = {*first.thing, *(n for w in first.words for n in w)}
+        return [i for i, n in self.pointer.number.items() if n not in words]
 
     def _names(self, kind: str) -> bool:
         """Whether the question names a word of a kind itself, of those that a step compares."""
@@ -221,12 +269,15 @@ class Pointing:
         named, rivals = self.named, self.pointer.rivals[kind]
         if not named.thing and named.happenings and not named.happens(kind) or any(map(named.happens, rivals)):
             return False
-        return not rivals or kind not in self.pointer.asks or named.happens(kind)
+        alone = kind in named.kinds and named.kinds.isdisjoint(rivals)
+        return not rivals or kind not in self.pointer.asks or named.happens(kind) or alone
 
     def _words(self, kind: str) -> Options:
         """How likely tokens say each word of a kind of the thing, in the window that is meant."""
         beside = self._beside()
         k = self.looked if beside is None else beside
+        if self.plain and kind in self.pointer.none and kind not in self.pointer.leaves:
+            k = None  # a way is told by any window in which it moves
         scope, table = self.said if k is None else self.said[[k]], self.pointer.kinds[kind]
         thing = [n for n in self.named.thing if self.named.happenings or not any(n in words for words in table.values())]
         found = {}
@@ -235,7 +286,8 @@ class Pointing:
             told = kind in self.pointer.lists and _times_in(self._ids, [ids])  # nothing is listed twice
             found[ids] = 0.0 if told else float(_both(scope, [*words, *thing], [*longer]).max())
         if self._in_step and not self._ids:
-            found[self.pointer.nothing] = 1 - max(found.values())
+            there = float(self.there[k]) if k is not None and self._names(kind) and kind not in self.pointer.lists else 0.0
+            found[self.pointer.nothing] = 1 - max(there, *found.values())
         return found
 
 
@@ -245,6 +297,12 @@ def _both(said: np.ndarray, words: Sequence[int], others: Sequence[int] = ()) ->
     if len(others):
         chances = np.minimum(chances, 1 - said[..., list(others)].max(-1))
     return chances.max(-1)
+
+
+def _lasting(there: np.ndarray) -> np.ndarray:
+    """What was seen before and is seen later is there in between, read or not."""
+    before, later = np.maximum.accumulate(there), np.maximum.accumulate(there[::-1])[::-1]
+    return np.minimum(before, later)
 
 
 def _end(ids: Sequence[int], options: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
@@ -268,13 +326,13 @@ def _next(options: Iterable[tuple[int, ...]], begun: tuple[int, ...]) -> set[int
     return {o[len(begun)] for o in options if o[: len(begun)] == begun and len(o) > len(begun)}
 
 
-def _weighed(scores: Tensor, options: Options, begun: tuple[int, ...] = ()) -> Tensor:
+def _weighed(scores: Tensor, options: Options, begun: tuple[int, ...] = (), least: float = LEAST) -> Tensor:
     """The probability that the options' next tokens have together, shared among them anew."""
     chances: dict[int, float] = {}
     for option, chance in options.items():
         for token in _next([option], begun):
             chances[token] = max(chances.get(token, 0.0), chance)
     ids = torch.tensor(list(chances), device=scores.device)
-    weights = torch.tensor([max(c, LEAST) for c in chances.values()], device=scores.device).log()
+    weights = torch.tensor([max(c, least) for c in chances.values()], device=scores.device).log()
     mine = scores[ids]
     return scores.index_copy(0, ids, torch.log_softmax(mine + weights, 0) + mine.logsumexp(0))
