@@ -69,8 +69,8 @@ class PerceptionActor(Host):
 
     async def load(self) -> dict[str, Any]:
         """Windows waiting for a batch, now and at most; how many batches of which size; and the process id."""
-        return {"pid": os.getpid(), "waiting": sum(inbox.qsize() for inbox in self._inboxes.values()), "most_waiting": self._most_waiting,
-                "batches": self._batches}
+        waiting = sum(inbox.qsize() for inbox in self._inboxes.values())
+        return {"pid": os.getpid(), "waiting": waiting, "most_waiting": self._most_waiting, "batches": self._batches}
 
     # -- batches ------------------------------------------------------------------------------------------------
 

@@ -7,13 +7,13 @@ constructor's `Config` dataclass, which checks itself. Import paths come only fr
 from __future__ import annotations
 
 import importlib
-import re
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from anymodal.config_words import PointSpec, SearchSpec, check_words
 from anymodal.errors import ConfigError, nearest
 from anymodal.shadow import check_not_shadowed
 
@@ -229,72 +229,6 @@ class GateSpec(_Strict):
     refresh: int = Field(32, gt=0)  # windows with a number that this divides are always encoded
 
 
-class SearchSpec(_Strict):
-    """What can be searched for: the phrases that the joint space was trained to tell apart, by modality.
-
-    A phrase with {fields} stands for one with each of the `words` of that name. A modality whose tokens say different
-    things has a list of phrases for each of them. `nothing`: phrases for when there is none of the others; they are not
-    found. `tells`: kinds of `words` whose happening tokens tell without the language model, from which likelihood on;
-    `plain`: words that add nothing to such a condition.
-    """
-
-    words: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    phrases: dict[str, tuple[str, ...] | tuple[tuple[str, ...], ...]]
-    nothing: tuple[str, ...] = ()
-    synonyms: dict[str, str] = Field(default_factory=dict)
-    tells: dict[str, PositiveFloat] = Field(default_factory=dict)
-    plain: frozenset[str] = frozenset()
-    scale: float = Field(10.0, gt=0)  # of the softmax over a modality's phrases,
-    scales: dict[str, PositiveFloat] = Field(default_factory=dict)  # and of some in its place
-    at_least: float = Field(0.5, gt=0, le=1)  # probability of a hit
-
-    @model_validator(mode="after")
-    def _named(self) -> SearchSpec:
-        every = {p for modality in self.phrases for group in self.groups(modality) for p in group}
-        for phrase in every:
-            for name in re.findall(r"{(\w*)}", phrase):
-                if name not in self.words:
-                    raise ValueError(f"phrase {phrase!r} names {name!r}; {nearest(name, self.words)}")
-        for kind in set(self.tells) - set(self.words):
-            raise ValueError(f"tells: {kind!r} is not among the words; {nearest(kind, self.words)}")
-        for phrase in set(self.nothing) - every:
-            raise ValueError(f"nothing: {phrase!r} is not among the phrases; {nearest(phrase, every)}")
-        return self
-
-    def groups(self, modality: str) -> tuple[tuple[str, ...], ...]:
-        """The phrases that are told apart from one another: one group for all tokens, or one for each."""
-        given = self.phrases[modality]
-        return given if given and isinstance(given[0], tuple) else (given,)
-
-
-class PointSpec(_Strict):
-    """Where what soft tokens say weighs in on an answer: `kinds` of `search.words`.
-
-    says: how an answer says a word that tokens say. asks: by kind, words of a question that asks which of the kind's it is.
-    before, after: words of one that asks of the time before or after what it names; first: of one that asks which of
-    two things came first; unless: of one whose yes says more than that what it names was there at some time. begins:
-    what tokens say, too, where a sound or a motion begins. unseen: how an answer says that it cannot tell. none: by kind,
-    how it says that none of the kind's words is true of a thing; leaves: by kind, what happens to one of which none is true
-    any more. things: the kinds by whose words a thing is listed; counts: words of a question that has things listed;
-    becomes: what happens to a thing whose first word changes.
-    """
-
-    kinds: tuple[str, ...]
-    says: dict[str, str] = Field(default_factory=dict)
-    asks: dict[str, frozenset[str]] = Field(default_factory=dict)
-    before: frozenset[str] = frozenset()
-    after: frozenset[str] = frozenset()
-    first: frozenset[str] = frozenset()
-    unless: frozenset[str] = frozenset()
-    begins: str = ""
-    unseen: str = ""
-    none: dict[str, str] = Field(default_factory=dict)
-    leaves: dict[str, str] = Field(default_factory=dict)
-    things: tuple[str, ...] = ()
-    counts: frozenset[str] = frozenset()
-    becomes: str = ""
-
-
 class SpeechSpec(_Strict):
     """What hears spoken questions: `asr`, a part that writes them down, and how utterances are cut for it."""
 
@@ -461,31 +395,9 @@ def parse_spec(raw: dict[str, Any], where: str = "bundle") -> BundleSpec:
     if spec.search is not None and spec.joint_text is None:
         raise ConfigError(f"{where}: `search` lists phrases, and there is no joint_text to compare them with",
                           fix="add a joint_text part, or leave search out")
-    _check_point(spec, where)
+    check_words(spec.search, spec.word_reader and spec.word_reader.options, spec.point, spec.checkpoint is not None, where)
     _check_window_fits(spec, where)
     return spec
-
-
-def _check_point(spec: BundleSpec, where: str) -> None:
-    """What is read off tokens needs words to look for, and who reads them."""
-    search, reader, point = spec.search, spec.word_reader, spec.point
-    if reader is not None and (search is None or spec.checkpoint is not None):
-        raise ConfigError(f"{where}: a word_reader reads the words of `search` off tokens trained to say them",
-                          fix="add search, or leave word_reader out" if search is None else "leave word_reader out")
-    if reader is None and (point is not None or search is not None and search.tells):
-        name = "search.tells" if point is None else "point"
-        raise ConfigError(f"{where}: `{name}` goes by what tokens say, and there is no word_reader",
-                          fix="add a word_reader part, or leave it out")
-    if point is None:
-        return
-    for kind in (*point.kinds, *point.asks):
-        if kind not in search.words:
-            raise ConfigError(f"{where}: point names {kind!r}, which is not among search.words",
-                              fix=nearest(kind, search.words))
-    read = reader.options.get("words", ())
-    for word in (*point.says, *filter(None, (point.begins,))):
-        if word not in read:
-            raise ConfigError(f"{where}: point names {word!r}, which word_reader.words has not", fix=nearest(word, read))
 
 
 def _check_window_fits(spec: BundleSpec, where: str) -> None:

@@ -39,7 +39,7 @@ def names(mind, question: str) -> tuple[list[str], str, int]:
     ("Which colour did the big ring become?", [], "large ring", 1),
     ("Which way does the star move?", ["way: west|east|upward|downward star"], "star", 0),
     ("What colour is the small star?", [], "small star", 0), ("Is there a red circle?", [], "red circle", 0),
-    ("How many objects are there?", [], "", 0), ("", [], "", 0)])
+    ("What colour is the large red star?", [], "red star", 0), ("", [], "", 0)])
 def test_what_a_question_names(mind, question, happenings, thing, side):
     assert names(mind, question) == (happenings, thing, side)
 
@@ -237,6 +237,82 @@ def test_times_of_minutes_are_read_whole(mind):
     said = [np.full((1, len(mind.finder.lexicon)), 0.01)] * 3
     point = mind._ask.pointer.point("What was first, the blue ring bouncing or the red star stopping?", labels, said)
     assert point._read(mind.tokenizer.encode("1:06 1:05 1 1")) == [2, 1, 0, 0]
+
+
+def test_what_is_counted_is_listed_once_each_and_its_number_told(mind):
+    windows = (("red star", "blue ring"), ("red star", "blue ring", "green cross"),
+               ("red star changes", "pink star changes"), ("pink star", "blue ring"), ("pink star", "blue ring"))
+    more, end = mind.tokenizer.encode("red, red")[1], ANSWER
+
+    def goes_on(question: str, listed: str) -> bool:
+        point = pointing(mind, question, *windows)
+        say(point, mind, NOTE, listed)
+        even = torch.full((mind.tokenizer.vocab,), 1e-6)
+        even[[more, end]] = 0.5
+        return int(point.weigh(torch.log(even)).argmax()) == more
+
+    for question in ("How many objects are there?", "How many objects show up?"):
+        assert goes_on(question, "red star") and not goes_on(question, "red star, blue ring"), "green once, pink was red"
+    assert not goes_on("How many stars are there?", "red star") and not goes_on("Count the blue things.", "blue ring")
+    point = pointing(mind, "How many objects are there?", *windows)
+    say(point, mind, NOTE)
+    assert top(mind, point.weigh(scores(mind, red=0.3, purple=0.7))) == "red"
+    say(point, mind, "red star,")
+    assert top(mind, point.weigh(scores(mind, red=0.9, blue=0.1))) == "blue"
+    say(point, mind, "blue ring", ANSWER)
+    assert mind.tokenizer.encode("2")[0] == SPACE
+    say(point, mind, SPACE)
+    assert top(mind, point.weigh(scores(mind, _3=0.7, _2=0.3))) == "2"
+    point = pointing(mind, "How many crosses are there?", ("red star",), ("red star",))
+    say(point, mind, NOTE)
+    assert top(mind, point.weigh(scores(mind, red=0.6, nothing=0.4))) == "not", "the first token of nothing"
+
+
+@pytest.mark.parametrize("question", ["How many seconds until the red star stopped?", "What number of the clip is it?"])
+def test_what_else_has_a_number_is_no_count_of_things(mind, question):
+    point = pointing(mind, question, *STOPS)
+    if point is not None and point.listing is not None:
+        say(point, mind, NOTE, SPACE)
+        asked = scores(mind, _1=0.6, _2=0.4)
+        assert torch.equal(point.weigh(asked), asked)
+
+
+def test_what_never_moves_stays_still(mind):
+    for windows, said in (((("red star",),) * 3, "it"), ((("red star",), ("red star west",), ("red star",)), "left")):
+        point = pointing(mind, "Which way does the red star go?", *windows)
+        point.looked = 0
+        assert top(mind, point.weigh(scores(mind, it=0.5, left=0.5))) == said
+
+
+def test_what_has_left_is_gone_until_it_is_seen_again(mind):
+    left = (("red star top",), ("red star top disappears",), ("nothing",))
+    for windows, said in ((left, "it"), ((*left, ("red star bottom",)), "bottom"), ((("red star bottom",),) * 2, "bottom")):
+        point = pointing(mind, "Where is the red star now?", *windows)
+        point.looked = len(windows) - 1
+        assert top(mind, point.weigh(scores(mind, it=0.5, bottom=0.5))) == said
+    assert pointing(mind, "Where is the red star?", *left).there.tolist() == pytest.approx([0.95, 0.95, 0.01])
+    missed = (("red star",), ("nothing",), ("red star",))
+    assert pointing(mind, "Where is the red star?", *missed).there.min() > 0.9, "it was there, if not read"
+
+
+def test_a_place_at_first_is_the_one_a_thing_comes_from(mind):
+    moves = (("nothing",), ("red star top before", "red star middle after"), ("red star middle",))
+    for question, k, place in (("Where was the red star at first?", 1, "top"), ("Where is the red star now?", 1, "middle")):
+        point = pointing(mind, question, *moves)
+        say(point, mind, NOTE, SPACE)
+        looks = point.weigh(scores(mind, _0=0.3, _1=0.3, _2=0.4))
+        assert top(mind, looks) == ("1" if place == "top" else "2"), "where it is, and not where it is not"
+        say(point, mind, mind.tokenizer.encode("1")[1], ANSWER)
+        point.looked = k
+        assert top(mind, point.weigh(scores(mind, top=0.5, middle=0.5))) == place
+
+
+def test_whether_a_window_shows_a_thing_is_told_by_its_name(mind):
+    for there, said in ((("bell starts", "red star"), "red"), (("bell starts",), "not")):
+        point = pointing(mind, "Was the star visible when the bell rang?", ("red star",), there)
+        say(point, mind, NOTE, "1", ANSWER, NOTE)
+        point.looked = 1
+        assert top(mind, point.weigh(scores(mind, red=0.5, nothing=0.5))) == said
 
 
 def test_nothing_is_weighed_where_nothing_is_named_or_nothing_was_seen(mind):

@@ -10,7 +10,7 @@ from anymodal.playground.questions import KINDS, facts, make_questions
 from anymodal.playground.truth import question_to_json
 from anymodal.playground.world import DEVICE_MOTIONS, DeviceMotion, make_scene
 
-DRAWN = "1df97d6a5507d52d593711c44e8891b246953065bd5413d93fec7afca547057f"  # change it only if you mean to ask others
+DRAWN = "2ad1c0d6ad4c3595cdd4d81950e9baf73e4f1559e9ee75c3d8ea2358e1120f04"  # change it only if you mean to ask others
 SENSES = (("video", "audio", "imu"), ("video",), ("audio", "imu"))
 
 

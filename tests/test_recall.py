@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from anymodal.config import SearchSpec
+from anymodal.config_words import SearchSpec
 from anymodal.errors import ConfigError, QuestionError
 from anymodal.language.past import Past, chosen
 from anymodal.language.tokenizer import times_in

@@ -20,9 +20,9 @@ from anymodal.errors import FencedError, LogError, MediaError, RuntimeFault, Ses
 from anymodal.language.judging import Judgement
 from anymodal.language.mind import Mind
 from anymodal.session.sqlite_log import SqliteLog
+from anymodal.stages.perceive import BATCH
 from anymodal.testing import gradient_frame, make_video
 from anymodal.testing_bundle import random_bundle
-from anymodal.stages.perceive import BATCH
 from anymodal.types import Answer
 
 pytestmark = pytest.mark.timeout(900)

@@ -16,7 +16,7 @@ CONTRACT = {
     "sound_what": "", "sound_first": "", "sound_last": "", "pitch": "sound", "sound_when": "sound past base ing",
     "sound_while_visible": "obj a_sound sound past ing", "sound_during": "obj", "device_motion": "",
     "device_when": "past base ing", "yn_color": "obj color", "yn_size": "obj size", "yn_place": "obj place",
-    "yn_motion": "obj direction", "yn_sound": "a_sound", "yn_device": "doing", "yn_event": "base", "caption": "",
+    "yn_motion": "obj direction", "yn_sound": "a_sound", "yn_device": "doing", "yn_event": "base past ing", "caption": "",
     "describe_at": "t", "nearest": "when", "hottest": "when", "warmer": "obj after",
 }
 VALUES = {

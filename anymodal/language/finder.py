@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anymodal.config import SearchSpec
+from anymodal.config_words import SearchSpec
 from anymodal.errors import ConfigError, nearest
 from anymodal.language.tokenizer import TextTokenizer
 from anymodal.language.word_reader import WordReader
@@ -155,9 +155,9 @@ def _layout(streams: Sequence[Shown]) -> tuple[tuple[str, int], ...]:
 
 
 def _forms(word: str) -> tuple[str, ...]:
-    """A word as tokens say it: "rings" and "ring", "bounced" and "bouncing" as "bounces"."""
+    """A word as tokens say it: "rings" as "ring", "crosses" as "cross", "bounced" and "bouncing" as "bounces"."""
     bare = re.sub(r"(?:e?d|ing)$", "", word)
-    return tuple(dict.fromkeys((word, word.removesuffix("s"), word + "s", bare + "s", bare + "es")))
+    return tuple(dict.fromkeys((word, word.removesuffix("s"), word.removesuffix("es"), word + "s", bare + "s", bare + "es")))
 
 
 def _slipped(word: str, known: str) -> bool:

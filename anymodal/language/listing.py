@@ -1,6 +1,6 @@
 """What may be said next in a step that lists things, each once: "red circle, blue star".
 
-A thing is listed by the words it is named by, in kinds such as colour and shape. One that takes another colour is still one.
+A thing is listed by the words it is named by, in kinds such as colour and shape. One that takes another colour stays one.
 Shapes: K windows, N tokens of each, V words that tokens may say.
 """
 

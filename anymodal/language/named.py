@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from anymodal.config import PointSpec, SearchSpec
+from anymodal.config_words import PointSpec, SearchSpec
 from anymodal.language.finder import Finder
 
 THING = ("color", "shape", "size")  # kinds of words that a thing is named by
@@ -35,8 +35,8 @@ class Happening:
 class Named:
     """`thing`: the first one named, as numbers of words. `kinds`: of all words. `side`: -1 where a question asks of the
     time before the one thing that happens, 1 for after it. `since`: the place, among what happens, of that after which the
-    first is asked about. `first`: which of two came first is asked. `counts`: how many things there are is asked. `words`:
-    all that are named, by number."""
+    first is asked about. `first`: which of two came first is asked. `counts`: how many things there are. `start`: of the
+    thing as it was at first. `words`: all that are named, by number."""
 
     happenings: tuple[Happening, ...] = ()
     thing: tuple[int, ...] = ()
@@ -45,6 +45,7 @@ class Named:
     since: int | None = None
     first: bool = False
     counts: bool = False
+    start: bool = False
     words: frozenset[int] = frozenset()
 
     def happens(self, kind: str) -> bool:
@@ -114,7 +115,7 @@ class Names:
         one = next((h.thing for h in found if h.thing), self._plainly(thing))
         beside = one and len(found) <= 1 and not any(h.kind in LONE for h in found) and not _NUMBER.search(text)
         return Named(tuple(found), one, frozenset(kinds), side if beside else 0, since, first and len(found) == 2,
-                     self._counts(words, found), frozenset(numbers))
+                     self._counts(words, found), not found and not self._point.starts.isdisjoint(words), frozenset(numbers))
 
     def _noun(self, before: str) -> bool:
         """Whether a word behind this one is a sound's or a motion's name."""

@@ -57,6 +57,7 @@ class Pointer:
         self.leaves = {kind: finder.number(word) for kind, word in point.leaves.items()}
         self.things = {tuple(tokenizer.encode(" ".join(name))): tuple(map(finder.number, name))
                        for name in product(*(words[kind] for kind in point.things))} if point.things else {}
+        self.sides = [[finder.number(word)] if word else [] for word in (point.parts, point.enters)]  # not now; not first
         self.becomes = finder.number(point.becomes) if point.becomes else None
         self.numbers = {tuple(tokenizer.encode(str(n))): n for n in range(10)}
         self.yes, self.no = (tokenizer.encode(word)[0] for word in ("yes", "no"))
@@ -94,6 +95,7 @@ class Pointing:
     looked: int | None = None
     when: list[np.ndarray] = field(init=False)  # of all that happens, how likely it is in each window (K,)
     there: np.ndarray = field(init=False)  # how likely each window shows the thing (K,)
+    left: np.ndarray = field(init=False)  # how likely it leaves in each (K,)
     seen: float = field(init=False)  # how likely all that the question names is there at some time
     listing: Listing | None = field(default=None, init=False)  # of things that are to be counted
     _ids: list[int] = field(default_factory=list, init=False)  # of the step, or of the text, that has begun
@@ -110,7 +112,9 @@ class Pointing:
                      for t, h in zip(told, named.happenings, strict=True)]
         if named.since:
             self.when[0] = self.when[0] * (np.arange(len(self.said)) >= self.when[named.since].argmax())
-        self.there = _lasting(_both(self.said, named.thing))
+        there, leaves = _both(self.said, named.thing), [*self.pointer.leaves.values()]
+        self.left = np.max([_both(self.said, [*named.thing, n]) for n in leaves], 0) if leaves else np.zeros_like(there)
+        self.there = _lasting(there, self.left)
         asked = [t.max() for t, h in zip(told, named.happenings, strict=True) if h.kind not in self.pointer.none]
         seen = float(min(self.there.max(), *asked, 1.0))
         self.seen = min(1 - LEAST, max(LEAST if self.all_of_it else 0.5, seen))
@@ -144,7 +148,7 @@ class Pointing:
             weights[later] = float(np.log(LEAST))
             return torch.log_softmax(scores + weights, -1)
         options, begun = self._count(top) if self.listing else self._open(top)
-        return _weighed(scores, options, begun, NEVER if self.listing else LEAST) if options else scores
+        return _weighed(scores, options, begun) if options else scores
 
     def _whether_seen(self, scores: Tensor) -> Tensor:
         """At an answer's beginning: whether it can be told goes by whether what is named is there."""
@@ -209,11 +213,12 @@ class Pointing:
         return {}, ()
 
     def _visible(self) -> Options:
-        """Names of the thing, where it is asked whether the window of a sound or of a motion shows it, or that none does."""
+        """Names of the thing, where it is asked whether the window of a sound or of a motion shows it; or nothing."""
         named, k = self.named, self.looked
         if not named.thing or not named.happenings or any(h.kind not in LONE for h in named.happenings):
             return {}
-        found = {ids: float(_both(self.said[[k]], [*words, *named.thing]).max()) for ids, words in self.pointer.things.items()}
+        found = {ids: float(_both(self.said[[k]], [*words, *named.thing]).max())
+                 for ids, words in self.pointer.things.items()}
         there, most = float(self.there[k]), max(found.values(), default=0.0)
         return {ids: there * chance / max(most, LEAST) for ids, chance in found.items()} | {self.pointer.nothing: 1 - there}
 
@@ -221,7 +226,8 @@ class Pointing:
         """How likely no word of a kind is true of the thing: at the end where it leaves, else at any time."""
         if kind not in self.pointer.leaves:
             return 1 - max(self._words(kind).values())
-        left, last = float(_both(self.said, [*self.named.thing, self.pointer.leaves[kind]]).max()), float(self.there[-1])
+        back = np.append(np.maximum.accumulate(self.there[::-1])[::-1][1:], 0.0)  # it is seen again
+        left, last = float((self.left * (1 - back)).max()), float(self.there[-1])
         return max(left, 1 - last) if last < AWAY else left
 
     def _times(self, said: Sequence[int]) -> Options:
@@ -229,10 +235,15 @@ class Pointing:
         if self._steps > 1:
             beside = self._beside()
             return {} if beside is None else {label: float(k == beside) for k, label in enumerate(self.labels)}
-        if not self.when:  # where it is looked for, it is
-            return dict(zip(self.labels, self.there.tolist(), strict=True)) if self.named.thing and self._in_step else {}
+        if not self.when:
+            return dict(zip(self.labels, self._looks(), strict=True)) if self.named.thing and self._in_step else {}
         when = self.when[min(len(self._read(said)), len(self.when) - 1)]
         return dict(zip(self.labels, when.tolist(), strict=True)) if self.all_of_it or when.max() > THERE else {}
+
+    def _looks(self) -> list[float]:
+        """How likely each window is to be looked at for the thing: where it is, or where it is first."""
+        sooner = np.concatenate([[0.0], np.maximum.accumulate(self.there)[:-1]]) if self.named.start else 0.0
+        return (self.there * (1 - sooner)).tolist()
 
     def _read(self, ids: Sequence[int]) -> list[int]:
         """The windows whose times stand in `ids`, in order."""
@@ -281,10 +292,11 @@ class Pointing:
         scope, table = self.said if k is None else self.said[[k]], self.pointer.kinds[kind]
         thing = [n for n in self.named.thing if self.named.happenings or not any(n in words for words in table.values())]
         found = {}
+        other = self.pointer.sides[self.named.start] if kind in self.pointer.leaves else ()
         for ids, words in table.items():
             longer = {n for more in table.values() if {*words} < {*more} for n in more} - {*words}  # "top", not "top left"
             told = kind in self.pointer.lists and _times_in(self._ids, [ids])  # nothing is listed twice
-            found[ids] = 0.0 if told else float(_both(scope, [*words, *thing], [*longer]).max())
+            found[ids] = 0.0 if told else float(_both(scope, [*words, *thing], [*longer, *other]).max())
         if self._in_step and not self._ids:
             there = float(self.there[k]) if k is not None and self._names(kind) and kind not in self.pointer.lists else 0.0
             found[self.pointer.nothing] = 1 - max(there, *found.values())
@@ -299,9 +311,11 @@ def _both(said: np.ndarray, words: Sequence[int], others: Sequence[int] = ()) ->
     return chances.max(-1)
 
 
-def _lasting(there: np.ndarray) -> np.ndarray:
-    """What was seen before and is seen later is there in between, read or not."""
-    before, later = np.maximum.accumulate(there), np.maximum.accumulate(there[::-1])[::-1]
+def _lasting(there: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """What was seen before, has not `left` since, and is seen later is there in between, read or not."""
+    before, later = there.copy(), np.maximum.accumulate(there[::-1])[::-1]
+    for k in range(1, len(there)):
+        before[k] = max(there[k], before[k - 1] * (1 - left[k - 1]))
     return np.minimum(before, later)
 
 
@@ -326,13 +340,13 @@ def _next(options: Iterable[tuple[int, ...]], begun: tuple[int, ...]) -> set[int
     return {o[len(begun)] for o in options if o[: len(begun)] == begun and len(o) > len(begun)}
 
 
-def _weighed(scores: Tensor, options: Options, begun: tuple[int, ...] = (), least: float = LEAST) -> Tensor:
+def _weighed(scores: Tensor, options: Options, begun: tuple[int, ...] = ()) -> Tensor:
     """The probability that the options' next tokens have together, shared among them anew."""
     chances: dict[int, float] = {}
     for option, chance in options.items():
         for token in _next([option], begun):
             chances[token] = max(chances.get(token, 0.0), chance)
     ids = torch.tensor(list(chances), device=scores.device)
-    weights = torch.tensor([max(c, least) for c in chances.values()], device=scores.device).log()
+    weights = torch.tensor([max(c, LEAST) if c else NEVER for c in chances.values()], device=scores.device).log()
     mine = scores[ids]
     return scores.index_copy(0, ids, torch.log_softmax(mine + weights, 0) + mine.logsumexp(0))

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from anymodal.config import SearchSpec
+from anymodal.config_words import SearchSpec
 from anymodal.errors import ConfigError
 from anymodal.language.finder import Finder
 from anymodal.language.named import THING, told_of

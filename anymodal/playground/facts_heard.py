@@ -159,7 +159,8 @@ def _statements(truth: Truth) -> Iterator[Fact]:
             kinds = {e.kind for e in thing.events}
             kind = rng.choice(sorted(kinds)) if kinds and rng.random() < 0.5 else rng.choice(VISUAL_EVENTS)
             here = [e for e in thing.events if e.kind == kind]
-            forms = {form: f"the {thing.color} {thing.shape} {verb}" for form, verb in zip(("past", "base", "ing"), VERBS[kind])}
+            forms = {form: f"the {thing.color} {thing.shape} {verb}"
+                     for form, verb in zip(("past", "base", "ing"), VERBS[kind], strict=True)}
             yield Fact("yn_event", forms, *yes_or_no(bool(here)),
                        truth.moment(here[0].t_s, "video") if here else seen,
                        steps=(", ".join(dict.fromkeys(e.kind for e in thing.events)) or "nothing",))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anymodal.config import SearchSpec
+from anymodal.config_words import SearchSpec
 from anymodal.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -216,7 +216,9 @@ def _one_list(scene: Scene, dice: random.Random) -> Iterator[Question]:
     """list: red"""
     if scene.things:
         thing = dice.choice(scene.things)
-        tests = {"all": lambda t: True, thing.shape: lambda t: t.shape == thing.shape, thing.size: lambda t: t.size == thing.size}
+        tests: dict[str, Callable[[Thing], bool]] = {
+            "all": lambda t: True, thing.shape: lambda t: t.shape == thing.shape,
+            thing.size: lambda t: t.size == thing.size}
         if not any(t.recolor for t in scene.things):
             tests[thing.color] = lambda t: t.color == thing.color
         name = dice.choice(("all", *tests))
@@ -327,7 +329,8 @@ ALONE: dict[str, tuple[frozenset[str], float, Maker]] = {  # needs, how often, m
     "sound": (_AUDIO, 1.5, _one_sound), "sound_time": (_AUDIO, 1.5, _one_sound_time),
     "device": (_IMU, 1.5, _one_motion), "device_time": (_IMU, 1.5, _one_motion_time),
     "check": (_VIDEO, 2, _one_check), "any": (_VIDEO, 2, _one_any), "any_sound": (_AUDIO, 1, _one_any_sound),
-    "list": (_VIDEO, 2, _one_list), "any_device": (_IMU, 1, _one_any_motion), "first": (_VIDEO | _AUDIO | _IMU, 2, _one_first),
+    "any_device": (_IMU, 1, _one_any_motion), "first": (_VIDEO | _AUDIO | _IMU, 2, _one_first),
+    "list": (_VIDEO, 2, _one_list),
     "nearest": (_DEPTH, 1.5, _one_pictured("nearest", nearest)),
     "hottest": (_THERMAL, 1.5, _one_pictured("hottest", hottest)), "warmer": (_THERMAL, 2, _one_change),
     "change_time": (_THERMAL, 1, _one_change_time)}

@@ -1,0 +1,102 @@
+"""The words of a bundle: what can be searched for, and what of it tokens tell where an answer is given.
+
+Read as a part of the bundle's YAML by `anymodal.config`, under the keys `search` and `point`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+
+from anymodal.errors import ConfigError, nearest
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SearchSpec(_Strict):
+    """What can be searched for: the phrases that the joint space was trained to tell apart, by modality.
+
+    A phrase with {fields} stands for one with each of the `words` of that name. A modality whose tokens say different
+    things has a list of phrases for each of them. `nothing`: phrases for when there is none of the others; they are not
+    found. `tells`: kinds of `words` whose happening tokens tell without the language model, from which likelihood on;
+    `plain`: words that add nothing to such a condition.
+    """
+
+    words: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    phrases: dict[str, tuple[str, ...] | tuple[tuple[str, ...], ...]]
+    nothing: tuple[str, ...] = ()
+    synonyms: dict[str, str] = Field(default_factory=dict)
+    tells: dict[str, PositiveFloat] = Field(default_factory=dict)
+    plain: frozenset[str] = frozenset()
+    scale: float = Field(10.0, gt=0)  # of the softmax over a modality's phrases,
+    scales: dict[str, PositiveFloat] = Field(default_factory=dict)  # and of some in its place
+    at_least: float = Field(0.5, gt=0, le=1)  # probability of a hit
+
+    @model_validator(mode="after")
+    def _named(self) -> SearchSpec:
+        every = {p for modality in self.phrases for group in self.groups(modality) for p in group}
+        for phrase in every:
+            for name in re.findall(r"{(\w*)}", phrase):
+                if name not in self.words:
+                    raise ValueError(f"phrase {phrase!r} names {name!r}; {nearest(name, self.words)}")
+        for kind in set(self.tells) - set(self.words):
+            raise ValueError(f"tells: {kind!r} is not among the words; {nearest(kind, self.words)}")
+        for phrase in set(self.nothing) - every:
+            raise ValueError(f"nothing: {phrase!r} is not among the phrases; {nearest(phrase, every)}")
+        return self
+
+    def groups(self, modality: str) -> tuple[tuple[str, ...], ...]:
+        """The phrases that are told apart from one another: one group for all tokens, or one for each."""
+        given = self.phrases[modality]
+        return given if given and isinstance(given[0], tuple) else (given,)
+
+
+class PointSpec(_Strict):
+    """Where what soft tokens say weighs in on an answer. Words are those of questions, unless they are said to be of tokens
+    or of answers; a kind is one of `search.words`."""
+
+    kinds: tuple[str, ...]  # whose words an answer takes from tokens
+    says: dict[str, str] = Field(default_factory=dict)  # a word of tokens -> how an answer says it
+    asks: dict[str, frozenset[str]] = Field(default_factory=dict)  # kind -> words that ask which of it there is
+    before: frozenset[str] = frozenset()  # that ask of the time before what is named,
+    after: frozenset[str] = frozenset()  # and after it
+    first: frozenset[str] = frozenset()  # that ask which of two things came first
+    starts: frozenset[str] = frozenset()  # that ask of a thing as it was at first
+    counts: frozenset[str] = frozenset()  # that have things counted
+    unless: frozenset[str] = frozenset()  # where yes says more than that what is named was there at some time
+    things: tuple[str, ...] = ()  # kinds by whose words a thing is listed
+    begins: str = ""  # what tokens say, too, where a sound or a motion begins,
+    becomes: str = ""  # where a thing's first word becomes another,
+    leaves: dict[str, str] = Field(default_factory=dict)  # where it ceases to have a word of a kind,
+    parts: str = ""  # of a thing in the place that it leaves in a window,
+    enters: str = ""  # and in the one it comes to
+    none: dict[str, str] = Field(default_factory=dict)  # kind -> the answer where a thing has no word of it
+    unseen: str = ""  # the answer where it cannot be told
+
+
+def check_words(search: SearchSpec | None, reader: Mapping[str, Any] | None, point: PointSpec | None, published: bool,
+                where: str) -> None:
+    """What is read off tokens needs words to look for, and who reads them: `reader`, its options. Raises ConfigError."""
+    if reader is not None and (search is None or published):
+        raise ConfigError(f"{where}: a word_reader reads the words of `search` off tokens trained to say them",
+                          fix="add search, or leave word_reader out" if search is None else "leave word_reader out")
+    if reader is None and (point is not None or search is not None and search.tells):
+        name = "search.tells" if point is None else "point"
+        raise ConfigError(f"{where}: `{name}` goes by what tokens say, and there is no word_reader",
+                          fix="add a word_reader part, or leave it out")
+    if point is None:
+        return
+    for kind in (*point.kinds, *point.asks, *point.none, *point.leaves, *point.things):
+        if kind not in search.words:
+            raise ConfigError(f"{where}: point names {kind!r}, which is not among search.words",
+                              fix=nearest(kind, search.words))
+    read = reader.get("words", ())
+    told = (point.begins, point.becomes, point.parts, point.enters)
+    for word in (*point.says, *point.leaves.values(), *filter(None, told)):
+        if word not in read:
+            raise ConfigError(f"{where}: point names {word!r}, which word_reader.words has not", fix=nearest(word, read))
