@@ -7,6 +7,7 @@ it: `RemoteMind` then raises RuntimeFault, and the session rebuilds its state fr
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -90,13 +91,25 @@ class ReaderActor:
             this.windows.close()
 
 
+@dataclass
+class _Saying:
+    """An answer on its way: what was said and not yet fetched. `error`: what ended it."""
+
+    pieces: list[Delta | Answer] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    done: bool = False
+    error: Exception | None = None
+    work: asyncio.Task | None = None
+
+
 class SessionMindActor(Host):
-    """States of sessions, and answers on their way. Everything it computes goes through one thread, in turns."""
+    """States of sessions, and answers on their way, which go on while they are fetched. Everything it computes goes through
+    one thread, in turns."""
 
     def __init__(self, bundle: str, runtime: Runtime) -> None:
         super().__init__(bundle, runtime.mind)
         self._states: dict[str, Any] = {}
-        self._answers: dict[str, Iterator[Delta | Answer]] = {}
+        self._answers: dict[str, _Saying] = {}
 
     def _build(self, bundle) -> None:
         self._mind, self._identity = bundle.mind, bundle.identity
@@ -134,16 +147,34 @@ class SessionMindActor(Host):
 
     async def begin(self, key: str, answer: str, question: str, given: dict[str, Any]) -> None:
         state = self._find(key)
-        self._answers[answer] = self._mind.answer(state, question, **given)
+        pieces = self._mind.answer(state, question, **given)
+        self._answers[answer] = saying = _Saying()
+        saying.work = asyncio.ensure_future(self._say(pieces, saying))
 
-    async def next(self, answer: str) -> Delta | Answer | None:
-        """The next piece; None once there is none."""
+    async def _say(self, pieces: Iterator[Delta | Answer], saying: _Saying) -> None:
+        try:
+            while (piece := await self._run(next, pieces, None)) is not None:
+                saying.pieces.append(piece)
+                saying.news.set()
+        except Exception as error:
+            saying.error = error
+        saying.done = True
+        saying.news.set()
+
+    async def next(self, answer: str) -> list[Delta | Answer]:
+        """The next pieces, once there are some; nothing behind the last one."""
         if answer not in self._answers:
             raise RuntimeFault("the mind does not know this answer: it was restarted", fix="ask again")
-        piece = await self._run(next, self._answers[answer], None)
-        if piece is None:
+        saying = self._answers[answer]
+        if not saying.pieces and not saying.done:
+            await saying.news.wait()
+        saying.news.clear()
+        pieces, saying.pieces = saying.pieces, []
+        if not pieces:
             self._answers.pop(answer, None)
-        return piece
+            if saying.error is not None:
+                raise saying.error
+        return pieces
 
     async def judge(self, key: str, prompts: list[str], evidence: bool) -> list:
         state = self._find(key)
@@ -153,7 +184,8 @@ class SessionMindActor(Host):
         """Forget states and answers."""
         for key in keys:
             self._states.pop(key, None)
-            self._answers.pop(key, None)
+            if (saying := self._answers.pop(key, None)) is not None and saying.work is not None:
+                saying.work.cancel()
 
     async def held(self) -> int:
         """How many states there are."""
@@ -433,8 +465,10 @@ class RemoteMind:
         key = uuid.uuid4().hex
         self._parts.call("mind", "begin", state.key, key, question, given)
         try:
-            while not cancelled() and (piece := self._parts.call("mind", "next", key)) is not None:
-                yield piece
+            while not cancelled() and (pieces := self._parts.call("mind", "next", key)):
+                if text := "".join(piece.text for piece in pieces if isinstance(piece, Delta)):
+                    yield Delta(text)  # what was said meanwhile takes one way
+                yield from (piece for piece in pieces if isinstance(piece, Answer))
         finally:
             self._parts.begin("mind", "drop", key)
 
