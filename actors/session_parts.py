@@ -126,11 +126,13 @@ class SessionMindActor(Host):
         self._states[key] = await self._run(self._mind.open, compaction, windows)
 
     async def extend(self, key: str, percepts: list[Percept]) -> None:
-        """See windows, one after the other; others have their turn between them."""
-        state = self._find(key)
+        """See windows, together unless an answer is on its way, which then has its turn between them."""
+        state, at = self._find(key), 0
         try:
-            for percept in percepts:
-                await self._run(self._mind.extend, state, percept)
+            while at < len(percepts):
+                few = percepts[at : at + 1] if self._answers else percepts[at:]
+                await self._run(self._mind.extend_all, state, few)
+                at += len(few)
         except BaseException:
             self._states.pop(key, None)  # half a window may be in it
             raise
@@ -455,8 +457,8 @@ class RemoteMind:
         self._parts.call("mind", "open", state.key, compaction, windows)
         return state
 
-    def extend_all(self, state: RemoteState, percepts: Iterable[Percept]) -> list[Compaction]:
-        if percepts := list(percepts):
+    def extend_all(self, state: RemoteState, percepts: Sequence[Percept]) -> list[Compaction]:
+        if percepts:
             self._parts.call("mind", "extend", state.key, percepts)
         return [made for percept in percepts if (made := state.memory.append(percept)) is not None]
 

@@ -1,6 +1,6 @@
 """Sessions over actors: how near ingest comes to its bound, and what many streams do to the latency of answers.
 
-    python -m benchmarks.streaming_actors [--model tiny] [--seconds 60] [--answers 40] [--streams 1 16] [--json FILE]
+    python -m benchmarks.streaming_actors [--model tiny] [--seconds 120] [--answers 40] [--streams 1 16] [--json FILE]
 
 `ingest_vs_bound`: windows a second from file to mind, one thread per stage, against what the machine allows: the slowest
 stage alone, or all cores over the CPU seconds of a window. `answer_p95_16_vs_1`: the 95th percentile of an answer's
@@ -64,8 +64,8 @@ def stages(model: Path, clip: Path) -> tuple[list[float], float]:
 
     def think() -> None:
         state = mind.open()
-        for percept in percepts:
-            mind.extend(state, percept)
+        for at in range(0, len(percepts), BATCH):
+            mind.extend_all(state, percepts[at : at + BATCH])
 
     def timed(stage: Callable[[], Any]) -> tuple[Any, float, float]:
         stage()  # first calls are slow
@@ -141,7 +141,7 @@ def answer_p95_s(sessions: Sessions, windows: list[list[Packet]], streams: int, 
 def measure(model: str, seconds: float, answers: int, streams: Sequence[int]) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="anymodal-bench-") as place:
         folder = Path(place)
-        clip = render_clips(folder / "clips", split="demo", seed=3, count=1, seconds=min(30.0, seconds))[0]
+        clip = render_clips(folder / "clips", split="demo", seed=3, count=1, seconds=seconds)[0]
         bundle = one_thread(model, folder)
         each_s, cpu_s = stages(bundle, clip)
         bound_hz = min(1 / max(each_s), usable_cores() / cpu_s)
@@ -161,7 +161,8 @@ def measure(model: str, seconds: float, answers: int, streams: Sequence[int]) ->
 def main(argv: Sequence[str] | None = None) -> list[Row]:
     made = parser(__doc__)
     made.add_argument("--model", default="tiny")
-    made.add_argument("--seconds", type=float, default=30.0, help="length of the clip (30, the most)")
+    made.add_argument("--seconds", type=float, default=120.0,
+                      help="length of the clip (120: filling and draining the stages should weigh little)")
     made.add_argument("--answers", type=int, default=40, help="per number of streams (40)")
     made.add_argument("--streams", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     options = made.parse_args(argv)

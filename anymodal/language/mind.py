@@ -121,29 +121,31 @@ class Mind:
         self._prepare(state)
         return state
 
-    @torch.inference_mode()
     def extend(self, state: MindState, percept: Percept) -> Compaction | None:
         """See the next window. A compaction that is returned is to be logged before the next one.
 
         Raises ConfigError for a window that the memory has no room for; the state is as it was.
         """
-        memory = state.memory
-        in_use, count = memory.entries, len(memory.entries)
-        if self.finder is not None:
-            self.finder.read([percept.tokens])  # for the questions to come
-        compaction = memory.append(percept)
-        if memory.entries is in_use:
-            if len(in_use) > count:  # else it repeats what is there
-                state.trunk.extend(self.laid_out(in_use, state.trunk.length))
-        else:  # another list came into effect: what is left of it, this window included, is prefilled now
-            state.spare, state.trunk, state.beside = state.trunk, state.beside, None
-            state.trunk.extend(self.laid_out(memory.entries, state.trunk.length))
-        self._prepare(state)
-        return compaction
+        return next(iter(self.extend_all(state, [percept])), None)
 
-    def extend_all(self, state: MindState, percepts: Iterable[Percept]) -> Iterator[Compaction]:
-        """See windows, one after the other; gives the compactions."""
-        return (made for percept in percepts if (made := self.extend(state, percept)) is not None)
+    @torch.inference_mode()
+    def extend_all(self, state: MindState, percepts: Sequence[Percept]) -> list[Compaction]:
+        """See windows, prefilled together up to where another list comes into effect; gives the compactions."""
+        memory, made = state.memory, []
+        if self.finder is not None:
+            self.finder.read([percept.tokens for percept in percepts])  # for the questions to come
+        try:
+            for percept in percepts:
+                in_use = memory.entries
+                compaction = memory.append(percept)
+                if memory.entries is not in_use:  # another list came into effect: what is left of it is prefilled now
+                    state.spare, state.trunk, state.beside = state.trunk, state.beside, None
+                self._prepare(state)
+                made += [] if compaction is None else [compaction]
+        finally:
+            if state.trunk.length < memory.tokens:
+                state.trunk.extend(self.laid_out(memory.entries, state.trunk.length))
+        return made
 
     def _prepare(self, state: MindState) -> None:
         """Prefill of the list that will follow what is due by now."""

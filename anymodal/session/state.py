@@ -39,7 +39,7 @@ class LiveState:
             state = self.rebuilt(self._log.last_window())
             for compaction in state.made:
                 self._note(compaction)
-        for compaction in self._mind.extend_all(state, self._log.windows(state.memory.last_window + 1)):
+        for compaction in self._mind.extend_all(state, list(self._log.windows(state.memory.last_window + 1))):
             self._note(compaction)
         self._state = state
         return state
