@@ -332,6 +332,23 @@ def test_what_one_stage_leaves_alone_the_next_may_learn(tmp_path):
     assert all(p.requires_grad for name, p in stage.trainable() if name.startswith("language."))
 
 
+def test_a_stage_may_leave_an_average_of_what_it_began_with_and_what_it_learned(tmp_path, monkeypatch):
+    spec = load_spec("tiny")[0]
+    row = {"name": "reader-any", "steps": 1, "average": 0.25}
+    recipe = Recipe(spec.model_copy(update={"training": {"stages": [row]}}), tmp_path / "run")
+    before = {name: p.detach().float().clone() for name, p in recipe.reader.named_parameters()}
+
+    def learned(stage, *_, **__) -> None:
+        for _, parameter in stage.trainable():
+            parameter.data += 1.0
+
+    monkeypatch.setattr("anymodal.training.recipe.run_stage", learned)
+    recipe.train()
+    for name, parameter in recipe.reader.named_parameters():
+        assert parameter.detach().float().numpy() == pytest.approx(before[name].numpy() + 0.75, abs=2e-2)
+    assert (tmp_path / "run" / "weights" / "word_reader.safetensors").is_file()
+
+
 def test_stages_of_the_recipe_are_read_strictly(spec):
     assert [p.name for p in plans(spec)][:2] == ["frames", "windows"]
     wrong = spec.model_copy(update={"training": {"stages": [{"name": "frames", "step": 3}]}})

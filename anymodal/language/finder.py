@@ -66,7 +66,7 @@ class Finder:
 
     def plain(self, text: str) -> str:
         """In small letters, with one word for synonyms of several: "went away" as "disappears"."""
-        text = text.lower()
+        text = " ".join(text.lower().split())
         return text if self._phrases is None else self._phrases.sub(lambda found: self._synonyms[found[0]], text)
 
     def _known(self, text: str) -> set[int]:

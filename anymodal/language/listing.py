@@ -58,8 +58,13 @@ class Listing:
 
 def chances(said: np.ndarray, items: Items, like: Sequence[int], becomes: int | None) -> dict[tuple[int, ...], float]:
     """How likely each of the items was shown, of those that are `like` these words, too: in two windows, for a word is
-    sometimes misread in one. said: (K, N, V). becomes: what tokens say of a thing whose first word changes."""
-    when = {ids: said[..., [*words, *like]].min(-1).max(-1) for ids, words in items.items()}
+    sometimes misread in one. A token that says the words of two things does not tell which are whose. said: (K, N, V).
+    becomes: what tokens say of a thing whose first word changes."""
+    kinds = [sorted(set(words)) for words in zip(*items.values(), strict=True)]
+    when = {}
+    for ids, words in items.items():
+        others = [said[..., [n for n in kind if n != word]].max(-1) for kind, word in zip(kinds, words, strict=True)]
+        when[ids] = (said[..., [*words, *like]].min(-1) * (1 - np.minimum.reduce(others))).max(-1)
     found = {ids: float(np.sort(at)[-2:].mean()) for ids, at in when.items()}
     if becomes is None:
         return found

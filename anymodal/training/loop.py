@@ -45,6 +45,7 @@ class StagePlan:
     warmup: float = 0.02
     decay_from: float = 0.4
     perception_lr: float = 1.0  # the share of the learning rates that everything but the language model gets
+    average: float = 0.0  # share of the weights before the stage in those it leaves: Wortsman et al. 2022, arXiv 2109.01903
     options: dict[str, Any] | None = None
 
 

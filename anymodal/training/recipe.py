@@ -151,7 +151,12 @@ class Recipe:
             if (only and plan.name not in only) or plan.name in done:
                 continue
             self.load()
-            run_stage(self.stage(plan), plan, self.run, workers=workers, report=report)
+            stage = self.stage(plan)
+            before = {name: p.detach().float().clone() for name, p in stage.trainable()} if plan.average else {}
+            run_stage(stage, plan, self.run, workers=workers, report=report)
+            with torch.no_grad():
+                for name, parameter in stage.trainable() if before else ():
+                    parameter.copy_(torch.lerp(parameter.float(), before[name], plan.average))
             self._reader_trained = self._reader_trained or plan.name.split("-")[0] == "reader"
             self.save()
             done.append(plan.name)
