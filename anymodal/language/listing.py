@@ -63,6 +63,9 @@ def chances(said: np.ndarray, items: Items, like: Sequence[int], becomes: int | 
     kinds = [sorted(set(words)) for words in zip(*items.values(), strict=True)]
     when = {}
     for ids, words in items.items():
+        if any(n in kind and n != word for n in like for kind, word in zip(kinds, words, strict=True)):
+            when[ids] = np.zeros(len(said))  # not like these
+            continue
         others = [said[..., [n for n in kind if n != word]].max(-1) for kind, word in zip(kinds, words, strict=True)]
         when[ids] = (said[..., [*words, *like]].min(-1) * (1 - np.minimum.reduce(others))).max(-1)
     found = {ids: float(np.sort(at)[-2:].mean()) for ids, at in when.items()}
