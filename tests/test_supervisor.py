@@ -19,11 +19,13 @@ from anymodal.agent import load
 from anymodal.errors import FencedError, LogError, MediaError, RuntimeFault, SessionError
 from anymodal.language.judging import Judgement
 from anymodal.language.mind import Mind
+from anymodal.media import open_media
+from anymodal.media.spec import stream_specs
 from anymodal.session.sqlite_log import SqliteLog
-from anymodal.stages.perceive import BATCH
+from anymodal.stages.perceive import BATCH, LIVE_BATCH
 from anymodal.testing import gradient_frame, make_video
 from anymodal.testing_bundle import random_bundle
-from anymodal.types import Answer
+from anymodal.types import Answer, Delta
 
 pytestmark = pytest.mark.timeout(900)
 QUESTION, WINDOWS = "what colour is it?", 10
@@ -127,6 +129,51 @@ def test_a_part_dies_as_it_is_called(supervisor, clip, alone, role, method):
     check(supervisor, "a", alone)
     check(supervisor, "a", alone)
     assert len(left) < 2, "it never died"
+
+
+def test_no_part_waits_for_another(supervisor, clip):
+    parts, sent = supervisor._parts, []
+
+    def before(*called: str) -> None:
+        if called in (("mind", "open"), ("mind", "extend")):  # a batch is stored
+            deadline_s = time.monotonic() + 60
+            while not sent and parts.calls["perception", "encode"] < 2 and time.monotonic() < deadline_s:
+                time.sleep(0.005)
+            sent.append(parts.calls["perception", "encode"])
+
+    parts.before = before
+    supervisor.open("a", clip, {}, {})
+    assert wait(supervisor, "a") == WINDOWS
+    assert sent[0] >= 2, "the next batch is sent while one is stored"
+    assert len(sent) == parts.calls["perception", "encode"] == -(-WINDOWS // BATCH), "a call for each batch"
+
+
+def test_live_windows_share_smaller_batches(supervisor, clip):
+    supervisor.open("live", None, {}, {"live": True})
+    with open_media(clip, stream_specs(supervisor._parts.spec.modalities)) as source:
+        supervisor.push("live", list(source))
+    supervisor.flush("live")
+    assert supervisor.windows("live") == WINDOWS
+    assert set(supervisor._parts._hosts["perception"]._inboxes) == {LIVE_BATCH}
+    supervisor.open("file", clip, {}, {})
+    wait(supervisor, "file")
+    assert set(supervisor._parts._hosts["perception"]._inboxes) == {LIVE_BATCH, BATCH}
+
+
+def test_an_answer_goes_on_while_nobody_fetches_it(supervisor, clip):
+    supervisor.open("a", clip, {}, {})
+    wait(supervisor, "a")
+    wanted = ask(supervisor, "a")
+    supervisor.begin("slow", "a", QUESTION, None, None, 0.0)
+    pieces = [supervisor.next("slow")]
+    answers, deadline_s = supervisor._parts._hosts["mind"]._answers, time.monotonic() + 60
+    while not all(saying.done for saying in list(answers.values())) and time.monotonic() < deadline_s:
+        time.sleep(0.005)
+    calls = supervisor._parts.calls["mind", "next"]
+    while (piece := supervisor.next("slow")) is not None:
+        pieces.append(piece)
+    assert supervisor._parts.calls["mind", "next"] - calls <= 2, "all the rest came at once"
+    assert plain(pieces[-1]) == wanted and "".join(p.text for p in pieces if isinstance(p, Delta)) == wanted.text
 
 
 def test_an_answer_that_nobody_fetches_is_let_go(supervisor, clip, monkeypatch):

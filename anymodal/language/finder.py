@@ -157,7 +157,8 @@ def _layout(streams: Sequence[Shown]) -> tuple[tuple[str, int], ...]:
 def _forms(word: str) -> tuple[str, ...]:
     """A word as tokens say it: "rings" as "ring", "crosses" as "cross", "bounced" and "bouncing" as "bounces"."""
     bare = re.sub(r"(?:e?d|ing)$", "", word)
-    return tuple(dict.fromkeys((word, word.removesuffix("s"), word.removesuffix("es"), word + "s", bare + "s", bare + "es")))
+    forms = (word, word.removesuffix("s"), word.removesuffix("es"), word + "s", bare + "s", bare + "es")
+    return tuple(dict.fromkeys(forms))
 
 
 def _slipped(word: str, known: str) -> bool:
