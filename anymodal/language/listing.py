@@ -61,13 +61,14 @@ def chances(said: np.ndarray, items: Items, like: Sequence[int], becomes: int | 
     sometimes misread in one. A token that says the words of two things does not tell which are whose. said: (K, N, V).
     becomes: what tokens say of a thing whose first word changes."""
     kinds = [sorted(set(words)) for words in zip(*items.values(), strict=True)]
+    others = {n: said[..., [o for o in kind if o != n]].max(-1) for kind in kinds for n in kind}  # (K, N) each
     when = {}
     for ids, words in items.items():
         if any(n in kind and n != word for n in like for kind, word in zip(kinds, words, strict=True)):
             when[ids] = np.zeros(len(said))  # not like these
             continue
-        others = [said[..., [n for n in kind if n != word]].max(-1) for kind, word in zip(kinds, words, strict=True)]
-        when[ids] = (said[..., [*words, *like]].min(-1) * (1 - np.minimum.reduce(others))).max(-1)
+        several = np.minimum.reduce([others[n] for n in words])
+        when[ids] = (said[..., [*words, *like]].min(-1) * (1 - several)).max(-1)
     found = {ids: float(np.sort(at)[-2:].mean()) for ids, at in when.items()}
     if becomes is None:
         return found
