@@ -284,6 +284,14 @@ def test_what_never_moves_stays_still(mind):
         assert top(mind, point.weigh(scores(mind, it=0.5, left=0.5))) == said
 
 
+def test_a_way_is_told_where_a_way_is_asked_for(mind):
+    for windows, said in ((("red star west top",), "left"), (("red star top",), "it")):
+        point = pointing(mind, "To which part is the red star moving?", windows)
+        assert top(mind, point.weigh(scores(mind, top=0.9, left=0.05, it=0.05))) == said
+    point = pointing(mind, "Where is the red star?", ("red star west top",))
+    assert top(mind, point.weigh(scores(mind, top=0.6, left=0.4))) == "top"
+
+
 def test_what_has_left_is_gone_until_it_is_seen_again(mind):
     left = (("red star top",), ("red star top disappears",), ("nothing",))
     for windows, said in ((left, "it"), ((*left, ("red star bottom",)), "bottom"), ((("red star bottom",),) * 2, "bottom")):

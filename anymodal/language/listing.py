@@ -27,7 +27,7 @@ class Listing:
 
     def open(self, ids: Sequence[int]) -> tuple[dict[tuple[int, ...], float], tuple[int, ...]]:
         """What may follow a list's beginning, and how much of it was said. Nothing, where `ids` are no list."""
-        names = self.names(ids)
+        names = parts(ids, self.more)
         *whole, begun = names if names else [()]
         if any(name not in self.chances for name in whole):
             return {}, ()
@@ -40,20 +40,21 @@ class Listing:
 
     def count(self, ids: Sequence[int]) -> int | None:
         """How many things a whole list has; None for what is none."""
-        names = self.names(ids)
+        names = parts(ids, self.more)
         if tuple(ids) == self.nothing:
             return 0
         return len(names) if names and all(name in self.chances for name in names) else None
 
-    def names(self, ids: Sequence[int]) -> list[tuple[int, ...]]:
-        """The parts between commas."""
-        found: list[list[int]] = [[]]
-        for id_ in ids:
-            if id_ == self.more:
-                found.append([])
-            else:
-                found[-1].append(id_)
-        return [tuple(name) for name in found]
+
+def parts(ids: Sequence[int], comma: int) -> list[tuple[int, ...]]:
+    """What stands between commas."""
+    found: list[list[int]] = [[]]
+    for id_ in ids:
+        if id_ == comma:
+            found.append([])
+        else:
+            found[-1].append(id_)
+    return [tuple(part) for part in found]
 
 
 def chances(said: np.ndarray, items: Items, like: Sequence[int], becomes: int | None) -> dict[tuple[int, ...], float]:

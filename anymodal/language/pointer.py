@@ -195,6 +195,9 @@ class Pointing:
         for kind, table in self.pointer.kinds.items():
             begun = _end(self._ids, table)
             none = self.pointer.none.get(kind)
+            if not self._in_step and not self._ids and (instead := self._instead(kind)) and top in _next(table, ()):
+                other = {self.pointer.none[instead]: self._none(instead)} if instead in self.pointer.none else {}
+                return dict.fromkeys(table, 0.0) | self._words(instead) | other, ()
             if none and not self._in_step and not self._ids and top in _next([*table, none], ()) and self._meant(kind):
                 return self._words(kind) | {none: self._none(kind)}, ()
             behind = self._in_step and self.pointer.more in self._ids  # what there is stands what is asked for
@@ -221,6 +224,10 @@ class Pointing:
                  for ids, words in self.pointer.things.items()}
         there, most = float(self.there[k]), max(found.values(), default=0.0)
         return {ids: there * chance / max(most, LEAST) for ids, chance in found.items()} | {self.pointer.nothing: 1 - there}
+
+    def _instead(self, kind: str) -> str | None:
+        """The kind that is asked for where words are of another one that says the same: a way, not a place."""
+        return next((rival for rival in self.pointer.rivals[kind] if self.named.happens(rival)), None)
 
     def _none(self, kind: str) -> float:
         """How likely no word of a kind is true of the thing: at the end where it leaves, else at any time."""
