@@ -232,7 +232,8 @@ class Pointing:
     def _none(self, kind: str) -> float:
         """How likely no word of a kind is true of the thing: at the end where it leaves, else at any time."""
         if kind not in self.pointer.leaves:
-            return 1 - max(self._words(kind).values())
+            none = 1 - max(self._words(kind).values())
+            return none if none > AWAY else 0.0
         back = np.append(np.maximum.accumulate(self.there[::-1])[::-1][1:], 0.0)  # it is seen again
         left, last = float((self.left * (1 - back)).max()), float(self.there[-1])
         return max(left, 1 - last) if last < AWAY else left
