@@ -99,7 +99,7 @@ class _Saying:
     news: asyncio.Event = field(default_factory=asyncio.Event)
     done: bool = False
     error: Exception | None = None
-    work: asyncio.Task | None = None
+    work: asyncio.Task = field(init=False)
 
 
 class SessionMindActor(Host):
@@ -130,7 +130,8 @@ class SessionMindActor(Host):
         state, at = self._find(key), 0
         try:
             while at < len(percepts):
-                few = percepts[at : at + 1] if self._answers else percepts[at:]
+                answering = any(not saying.done for saying in self._answers.values())
+                few = percepts[at : at + 1] if answering else percepts[at:]
                 await self._run(self._mind.extend_all, state, few)
                 at += len(few)
         except BaseException:
@@ -186,8 +187,10 @@ class SessionMindActor(Host):
         """Forget states and answers."""
         for key in keys:
             self._states.pop(key, None)
-            if (saying := self._answers.pop(key, None)) is not None and saying.work is not None:
+            if (saying := self._answers.pop(key, None)) is not None:
                 saying.work.cancel()
+                saying.done = True
+                saying.news.set()  # whoever waits for more
 
     async def held(self) -> int:
         """How many states there are."""
