@@ -106,6 +106,7 @@ def test_a_word_is_the_one_that_tokens_say_of_the_thing(mind):
     say(point, mind, "it")
     assert top(mind, point.weigh(scores(mind, bounces=0.7, stops=0.3))) == "stops"
     assert top(mind, point.weigh(scores(mind, moves=0.7, stops=0.3))) == "moves", "another kind of word is left alone"
+    assert top(mind, point.weigh(scores(mind, stays=0.9, stops=0.1))) == "stops", "it is asked what happened"
 
 
 def test_a_step_lists_what_there_is_and_no_more(mind):

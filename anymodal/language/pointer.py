@@ -192,6 +192,8 @@ class Pointing:
         if self._in_step and self.looked is not None and (names := self._visible()):
             begun = _end(self._ids, names)
             return (names, begun) if top in _next(names, begun) else ({}, ())
+        if (other := self._no_answer()) and top in _next(other, ()):
+            return other | self._words(self._asked()), ()
         for kind, table in self.pointer.kinds.items():
             begun = _end(self._ids, table)
             none = self.pointer.none.get(kind)
@@ -228,6 +230,18 @@ class Pointing:
     def _instead(self, kind: str) -> str | None:
         """The kind that is asked for where words are of another one that says the same: a way, not a place."""
         return next((rival for rival in self.pointer.rivals[kind] if self.named.happens(rival)), None)
+
+    def _asked(self) -> str | None:
+        """The kind that is asked for, where a thing has a word of it in any case."""
+        asked = (h.kind for h in self.named.happenings if len(h.words) > 1)
+        return next((kind for kind in asked if kind in self.pointer.asks and kind not in self.pointer.none), None)
+
+    def _no_answer(self) -> Options:
+        """How what was said might go on to say that there is no word of another kind, which was not asked for."""
+        if self._in_step or not self._ids or self._asked() is None:
+            return {}
+        said = tuple(self._ids)
+        return {text[len(said):]: 0.0 for text in self.pointer.none.values() if text[: len(said)] == said != text}
 
     def _none(self, kind: str) -> float:
         """How likely no word of a kind is true of the thing: at the end where it leaves, else at any time."""
