@@ -35,7 +35,7 @@ POLL_S = 2.0  # every call answers at least this often
 class ActorSession(Session):
     """A Session whose parts are actors: it outlives them."""
 
-    _calls_cost = True
+    _whole_batches = True
 
     def __init__(self, parts: Parts, log: SqliteLog, **options: Any) -> None:
         self._patience_s = parts.runtime.start_timeout_s

@@ -60,7 +60,7 @@ class Session:
     """
 
     _read = staticmethod(read_windows)  # of fed media
-    _calls_cost = False  # whether windows that nobody judges go to the mind together
+    _whole_batches = False  # whether windows that nobody judges go to the mind together
 
     def __init__(self, bundle: Bundle, session_log: SessionLog, *, live: bool = False,
                  streams: Mapping[str, str] | None = None, idle_timeout_s: float = math.inf,
@@ -340,7 +340,7 @@ class Session:
         for percept, (window, gap) in arrived:
             with self._turns.taken(), self._lanes.taken():
                 self._check_open()
-                together = self._calls_cost and not len(self.rules)
+                together = self._whole_batches and not len(self.rules)
                 self._note(percept, window, gap, later=together)
                 while gap or together:  # the next costs little more, and need not wait for another turn
                     percept, (window, gap) = next(arrived, (None, (None, "")))
