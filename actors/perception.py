@@ -13,7 +13,11 @@ from actors.hosting import Host
 from actors.runtime import Runtime
 from anymodal.stages.items import Percept
 from anymodal.stages.perceive import Perceive
+from anymodal.threads import keep_freed_memory
 from anymodal.types import Window
+
+KEPT_BYTES = 256 * 2**20  # of what batches used, for the next ones
+YIELDS = 3  # to answers: a window can wait
 
 Waiting = tuple[str, Window, asyncio.Future]  # the future's result is the window's Percept
 
@@ -76,6 +80,8 @@ class PerceptionActor(Host):
 
     def _build(self, bundle) -> None:
         self._perception = bundle.perception
+        keep_freed_memory(KEPT_BYTES)
+        os.nice(YIELDS)  # of the thread that computes, where there is Linux
 
     async def _work(self, rows: int) -> None:
         stage = Perceive(self._perception, batch=rows)

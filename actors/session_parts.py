@@ -43,6 +43,7 @@ from anymodal.types import Answer, Delta, Tokens, Window
 
 ROLES = ("source", "perception", "mind")
 RETRY_EVERY_S = 0.1
+ANSWERS_S = 0.25  # that windows wait for answers
 MOST_CALLS = 10_000  # that wait for actors at once
 
 
@@ -126,11 +127,12 @@ class SessionMindActor(Host):
         self._states[key] = await self._run(self._mind.open, compaction, windows)
 
     async def extend(self, key: str, percepts: list[Percept]) -> None:
-        """See windows, together unless an answer is on its way, which then has its turn between them."""
+        """See windows, once the answers on their way were given, or have had `ANSWERS_S`: then one by one, between them."""
         state, at = self._find(key), 0
         try:
             while at < len(percepts):
-                answering = any(not saying.done for saying in self._answers.values())
+                if answering := [saying.work for saying in self._answers.values() if not saying.done]:
+                    _, answering = await asyncio.wait(answering, timeout=ANSWERS_S)
                 few = percepts[at : at + 1] if answering else percepts[at:]
                 await self._run(self._mind.extend_all, state, few)
                 at += len(few)

@@ -69,6 +69,7 @@ class PointSpec(_Strict):
     starts: frozenset[str] = frozenset()  # that ask of a thing as it was at first
     counts: frozenset[str] = frozenset()  # that have things counted
     unless: frozenset[str] = frozenset()  # where yes says more than that what is named was there at some time
+    halves: dict[str, str] = Field(default_factory=dict)  # a word that names something only with this one behind it
     things: tuple[str, ...] = ()  # kinds by whose words a thing is listed
     begins: str = ""  # what tokens say, too, where a sound or a motion begins,
     becomes: str = ""  # where a thing's first word becomes another,
@@ -76,7 +77,8 @@ class PointSpec(_Strict):
     parts: str = ""  # of a thing in the place that it leaves in a window,
     enters: str = ""  # and in the one it comes to
     none: dict[str, str] = Field(default_factory=dict)  # kind -> the answer where a thing has no word of it
-    unseen: str = ""  # the answer where it cannot be told
+    unseen: str = ""  # the answer where it cannot be told,
+    outside: str = ""  # and to a question of another world
 
 
 def check_words(search: SearchSpec | None, reader: Mapping[str, Any] | None, point: PointSpec | None, published: bool,
@@ -97,6 +99,6 @@ def check_words(search: SearchSpec | None, reader: Mapping[str, Any] | None, poi
                               fix=nearest(kind, search.words))
     read = reader.get("words", ())
     told = (point.begins, point.becomes, point.parts, point.enters)
-    for word in (*point.says, *point.leaves.values(), *filter(None, told)):
+    for word in (*point.says, *point.leaves.values(), *point.halves.values(), *filter(None, told)):
         if word not in read:
             raise ConfigError(f"{where}: point names {word!r}, which word_reader.words has not", fix=nearest(word, read))

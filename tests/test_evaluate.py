@@ -14,6 +14,7 @@ from rich.console import Console
 
 from anymodal.agent import load
 from anymodal.errors import InputError, OutputError
+from anymodal.language.mind import Calibration
 from anymodal.media import read_windows
 from anymodal.perception import Familiarity
 from anymodal.playground.files import clip_scene, clip_truth, render_clip
@@ -273,6 +274,17 @@ def test_strange_windows_fit_the_bundle_and_differ(agent):
     assert len({w.signals["audio"].data.tobytes() for w in windows}) == 3
     again = strange_window(np.random.default_rng(0), agent.spec)
     assert np.array_equal(again.signals["video"].data, windows[0].signals["video"].data)
+
+
+def test_a_question_of_another_world_is_declined_as_readily_as_was_fitted(monkeypatch):
+    mind, questions = load("tiny").bundle.mind, ["What colour is the walrus?", "what colour is the star?", "When did the bell ring?"]
+    state, found = mind.open(), {}
+    for gain in (0.0, 4.0, 60.0):
+        monkeypatch.setattr(mind, "calibration", Calibration(outside=gain))
+        found[gain] = mind.strangeness(state, questions), [a.text for a in answer_batch(mind, state, questions)]
+    assert found[4.0][0] == pytest.approx([odds + 4 for odds in found[0.0][0]], abs=1e-3)
+    assert found[0.0][1] != found[60.0][1] == [OUTSIDE.lower()] * 3
+    assert [p.text for q in questions for p in mind.answer(state, q) if isinstance(p, Answer)] == found[60.0][1]
 
 
 def test_fits_are_written_and_read_back(tmp_path):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
 from anymodal.bundle import load_bundle
-from anymodal.language.finder import KEPT, Finder
+from anymodal.language.finder import KEPT, Finder, around
 from anymodal.playground.world import make_scene
 from anymodal.stages.items import Percept
 from anymodal.training.asking import scene_windows
@@ -89,6 +91,29 @@ def test_a_window_is_read_alike_alone_in_a_batch_and_again(finder, percepts):
     assert all(a is b for a, b in zip(alone, finder.read([p.tokens for p in seen]), strict=True)), "kept"
     few = [p.tokens[:2] for p in seen[:2]] + [seen[2].tokens, ()]
     assert [len(s) for s in finder.read(few)] == [sum(len(t.embeds) for t in tokens) for tokens in few]
+
+
+def test_which_windows_each_is_read_with():
+    assert around([(0, 0), (1, 3), (4, 4), (6, 6), (7, 7)], 2) == [
+        [-1, -1, 0, 1, 2], [-1, 0, 1, 2, -1], [0, 1, 2, -1, -1], [-1, -1, 3, 4, -1], [-1, 3, 4, -1, -1]]
+    assert around([(5, 5)], 1) == [[-1, 0, -1]] and around([(1, 1), (2, 2)], 0) == [[0], [1]] and around([], 2) == []
+
+
+def test_a_window_is_read_with_those_that_it_goes_on_from_and_that_go_on_from_it(bundle, percepts):
+    torch.manual_seed(0)
+    reader = copy.deepcopy(bundle.mind.finder._reader).float()
+    torch.nn.init.normal_(reader.beside.weight)
+    finder = Finder(bundle.spec.search, bundle.tokenizer, reader)
+    windows = [p.tokens for p in percepts[1]]
+    near, split = (finder.read(windows, [(k, k) for k in numbers]) for numbers in ((0, 1, 2, 3), (0, 1, 3, 4)))
+    alone = finder.read(windows)
+    assert not any(np.allclose(a, b, atol=1e-3) for a, b in zip(near, alone, strict=True))
+    assert np.allclose(split[0], finder.read(windows[:2], [(7, 7), (8, 8)])[0], atol=1e-5)
+    assert np.allclose(near[3], finder.read(windows[1:], [(1, 1), (2, 2), (3, 3)])[2], atol=1e-5), "two on either side"
+    assert not np.allclose(near[3], finder.read(windows[2:], [(2, 2), (3, 3)])[1], atol=1e-3)
+    with_gap = [windows[0], (), *windows[2:]]
+    told = finder.read(with_gap, [(k, k) for k in range(4)])
+    assert len(told[1]) == 0 and all(np.isfinite(t).all() for t in told)
 
 
 def test_a_sense_that_the_reader_does_not_know_says_nothing(finder, percepts):

@@ -38,6 +38,7 @@ def names(mind, question: str) -> tuple[list[str], str, int]:
     ("What colour was the circle before it changed?", ["event: changes circle"], "circle", -1),
     ("Which colour did the big ring become?", [], "large ring", 1),
     ("Which way does the star move?", ["way: west|east|upward|downward star"], "star", 0),
+    ("Which noise was heard first?", [], "", 0), ("When was the noise burst?", ["sound: noise burst"], "", 0),
     ("What colour is the small star?", [], "small star", 0), ("Is there a red circle?", [], "red circle", 0),
     ("What colour is the large red star?", [], "red star", 0), ("", [], "", 0)])
 def test_what_a_question_names(mind, question, happenings, thing, side):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from anymodal.language.layout import Reader
@@ -31,7 +32,8 @@ MOST_LOOKS = 6  # windows that a question is shown once more, those that its ans
 @dataclass(slots=True)
 class Asked:
     """A question as a fork begins with it, `rows`, over the entries `seen`; windows that are `shown` in it once more, by
-    number; and what was `said` since, which its next rows go on with.
+    number; and what was `said` since, which its next rows go on with. `decline`: the token that declines to answer, and
+    what its score gains where an answer begins.
     """
 
     rows: Rows
@@ -39,13 +41,21 @@ class Asked:
     places: Places
     shown: set[int]
     pointing: Pointing | None = None
+    decline: tuple[int, float] | None = None
     said: list[int] = field(default_factory=list)
+    begun: bool = False
 
     def weigh(self, scores: Tensor) -> Tensor:
         """Log-probabilities of the next token, with what soft tokens say."""
-        return scores if self.pointing is None else self.pointing.weigh(scores)
+        scores = scores if self.pointing is None else self.pointing.weigh(scores)
+        if self.begun or self.decline is None or not self.decline[1]:
+            return scores
+        weights = torch.zeros_like(scores)
+        weights[self.decline[0]] = self.decline[1]
+        return torch.log_softmax(scores + weights, -1)
 
     def say(self, token: int) -> None:
+        self.begun = True
         self.said.append(token)
         if self.pointing is not None:
             self.pointing.push(token)
@@ -57,6 +67,8 @@ class Asker:
     def __init__(self, mind: Mind) -> None:
         self._mind, self._layout, self._finder, self._memory = mind, mind.layout, mind.finder, mind.spec.memory
         self.pointer = Pointer.of(mind.spec, mind.finder, mind.layout.tokenizer)
+        outside = mind.spec.point.outside if mind.spec.point else ""
+        self.outside = mind.layout.tokenizer.encode(outside)[0] if outside else None
 
     def __call__(self, question: str, seen: Sequence[Span], free: int, turns: Sequence[Turn] = (),
                recalled: Sequence[Percept] = ()) -> Asked:
@@ -66,7 +78,9 @@ class Asker:
         rows = [*(self._mind.entry(entry, places) for entry in shown),
                 self._mind.laid([self._layout.question(question, turns)], places)]
         pointing = self._point(question, seen, alone=not recalled)
-        return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown}, pointing)
+        known = None if self.outside is None else self._mind.calibration
+        decline = None if known is None else (self.outside, known.outside)
+        return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown}, pointing, decline)
 
     def _point(self, question: str, seen: Sequence[Span], alone: bool) -> Pointing | None:
         """What the windows that are whole tell of a question; `alone`: nothing else was brought back for it."""
@@ -74,8 +88,7 @@ class Asker:
             return None
         whole = [e for e in seen if e.whole and e.parts]
         labels = [window_label(self._layout.tokenizer, e.t0_s)[1:] for e in whole]
-        return self.pointer.point(question, labels, self._finder.read([e.parts for e in whole]),
-                                  alone and all(e.whole for e in seen))
+        return self.pointer.point(question, labels, self._finder.spans(whole), alone and all(e.whole for e in seen))
 
     def looks(self, asked: Asked, reader: Reader) -> bool:
         """Whether an answer has come to a window to look at: then `asked` goes on with what was said, and that window."""
@@ -120,13 +133,12 @@ class Asker:
         if self._finder is None or not self._finder.words(question):
             return []
         whole = [e for e in seen if e.whole and e.parts]
-        rows = self._finder.read([e.parts for e in whole])
-        return [whole[k] for k in self._finder.few(question, rows, self._memory.look_again)]
+        return [whole[k] for k in self._finder.few(question, self._finder.spans(whole), self._memory.look_again)]
 
     def past(self, question: str, percepts: Sequence[Percept], seen: Sequence[Span]) -> Past:
         """What a question about the past is asked of."""
         happening = [0.0] * len(percepts)
         if self._finder is not None:
-            happening = self._finder.happening(question, self._finder.read([p.tokens for p in percepts]))
+            happening = self._finder.happening(question, self._finder.spans([Span.of(p) for p in percepts]))
         most = self._memory.past_windows if moment_in(question) is None else len(percepts)  # all around a moment
         return Past.of(chosen(percepts, most, happening), seen, self._mind.spec.window_s)

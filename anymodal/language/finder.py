@@ -11,8 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import groupby
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +21,9 @@ from anymodal.config_words import SearchSpec
 from anymodal.errors import ConfigError, nearest
 from anymodal.language.tokenizer import TextTokenizer
 from anymodal.language.word_reader import WordReader
+
+if TYPE_CHECKING:
+    from anymodal.memory import Span
 
 SAID = 0.5  # likelihood from which on a token says a word wholly
 KNOWN = 1.5  # what a word adds that every window says, beside its rarity
@@ -46,9 +48,10 @@ class Finder:
 
     def __init__(self, spec: SearchSpec, tokenizer: TextTokenizer, reader: WordReader) -> None:
         self.lexicon, self._tokenizer, self._reader = reader.config.words, tokenizer, reader
+        self.reach = reader.config.reach
         self._synonyms = spec.synonyms
         phrases = sorted((k for k in spec.synonyms if " " in k), key=len, reverse=True)
-        self._phrases = re.compile(rf"\b(?:{'|'.join(map(re.escape, phrases))})\b") if phrases else None
+        self._phrases = re.compile(rf"\b({'|'.join(map(re.escape, phrases))})s?\b") if phrases else None
         self._number = {w: i for i, w in enumerate(self.lexicon)}
         self.kind = {w: kind for kind, values in spec.words.items() for value in values for w in value.split()}
         for word in self.kind.keys() - self._number.keys():
@@ -67,7 +70,7 @@ class Finder:
     def plain(self, text: str) -> str:
         """In small letters, with one word for synonyms of several: "went away" as "disappears"."""
         text = " ".join(text.lower().split())
-        return text if self._phrases is None else self._phrases.sub(lambda found: self._synonyms[found[0]], text)
+        return text if self._phrases is None else self._phrases.sub(lambda found: self._synonyms[found[1]], text)
 
     def _known(self, text: str) -> set[int]:
         return {number for word in _WORD.findall(text) if (number := self.known(word, typos=True)) is not None}
@@ -83,49 +86,80 @@ class Finder:
         found = next((self._number[f] for f in forms if f in self.kind), None)
         return self._spelt(word) if found is None and typos else found
 
+    def is_word(self, word: str) -> bool:
+        """Of its own, which is no other one misspelt."""
+        return word in NEVER or len(self._tokenizer.encode(word)) == 1
+
     def _mended(self, word: str) -> int | None:
-        if len(word) < SHORT or word in NEVER or len(self._tokenizer.encode(word)) == 1:  # which is a word of its own
+        if len(word) < SHORT or self.is_word(word):
             return None
-        names = [known for known, kind in self.kind.items() if kind not in PLACES]
-        alike = [known for known in names if _slipped(word, known) or len(word) >= LONG and _alike(word, known)]
+        alike = [known for known, kind in self.kind.items() if kind not in PLACES and misspelt(word, known)]
         return self.known(alike[0]) if len(alike) == 1 else None
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 
-    def read(self, windows: Sequence[Sequence[Shown]]) -> list[np.ndarray]:
-        """How likely each token of each window says each word: (N, V) of each. What was read lately is kept."""
-        keys = [tuple(id(s.embeds) for s in streams) for streams in windows]
-        found: dict[tuple[int, ...], np.ndarray] = {}
-        for key in keys:
-            if (kept := self._kept.pop(key, None)) is not None:
-                found[key], self._kept[key] = kept[1], kept  # the latest again
-        due = {key: streams for key, streams in zip(keys, windows, strict=True) if key not in found}
-        for layout, rows in groupby(sorted(due.items(), key=lambda row: _layout(row[1])), lambda row: _layout(row[1])):
-            same = list(rows)
-            if not sum(count for _, count in layout):
-                found |= {key: np.zeros((0, len(self.lexicon)), np.float32) for key, _ in same}
-                continue
-            tokens = torch.from_numpy(np.stack([np.concatenate([s.embeds for s in streams]) for _, streams in same]))
-            for (key, streams), said in zip(same, self.said(tokens, layout), strict=True):
-                found[key] = said
-                self._kept[key] = [s.embeds for s in streams], said  # with its embeddings, whose ids stay theirs
+    def spans(self, entries: Sequence[Span]) -> list[np.ndarray]:
+        """Entries of a memory, in order: as `read`."""
+        return self.read([e.parts for e in entries], [(e.first, e.last) for e in entries])
+
+    def read(self, windows: Sequence[Sequence[Shown]], numbers: Sequence[tuple[int, int]] = ()) -> list[np.ndarray]:
+        """How likely each token of each window says each word: (N, V) of each. What was read lately is kept.
+
+        numbers: the first and the last window that each stands for, in order: it is read with those that it goes on from
+        and that go on from it. None: each by itself.
+        """
+        near = around(numbers or [(2 * k, 2 * k) for k in range(len(windows))], self.reach)
+        own = [tuple(id(s.embeds) for s in streams) for streams in windows]
+        keys = [tuple(own[k] if k >= 0 else () for k in row) for row in near]
+        found = {key: kept[1] for key in keys if (kept := self._kept.get(key)) is not None}
+        due = [k for k, key in enumerate(keys) if key not in found]
+        found |= zip((keys[k] for k in due), self._read(windows, [near[k] for k in due]), strict=True)
+        for key, row in zip(keys, near, strict=True):  # the latest again, with embeddings whose ids stay theirs
+            self._kept.pop(key, None)
+            self._kept[key] = [s.embeds for j in row if j >= 0 for s in windows[j]], found[key]
         for key in list(self._kept)[: max(0, len(self._kept) - KEPT)]:
             self._kept.pop(key, None)
         return [found[key] for key in keys]
 
-    @torch.no_grad()
-    def said(self, tokens: Tensor, layout: Sequence[tuple[str, int]]) -> np.ndarray:
-        """The same of windows alike: (..., N, V) of tokens (..., N, W). layout: each stream's modality and tokens; those of
-        senses that the reader does not know say nothing."""
-        weight, known = self._reader.leave.weight, self._reader.config.tokens
-        read = [row for row in layout if row[0] in known]
-        mine = torch.tensor([m in known for m, count in layout for _ in range(count)])
-        found = np.zeros((*tokens.shape[:-1], len(self.lexicon)), np.float32)
-        if read:
-            rows = tokens[..., mine, :].reshape(-1, int(mine.sum()), tokens.shape[-1]).to(weight.device, weight.dtype)
-            chances = torch.sigmoid(self._reader(rows, self._reader.slots(read)).float()).cpu().numpy()
-            found[..., mine.numpy(), :] = chances.reshape(*tokens.shape[:-2], *chances.shape[-2:])
+    def _read(self, windows: Sequence[Sequence[Shown]], near: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Windows by their places, each in the middle of those that it is read with."""
+        config = self._reader.config
+        layouts = [[(s.modality, len(s.embeds)) for s in streams] for streams in windows]
+        known = [[m in config.tokens for m, count in layout for _ in range(count)] for layout in layouts]
+        found = [np.zeros((len(known[row[config.reach]]), len(self.lexicon)), np.float32) for row in near]
+        place = {j: i for i, j in enumerate(sorted({j for row in near for j in row if j >= 0 and any(known[j])}))}
+        if not place:
+            return found
+        most = max(sum(known[j]) for j in place)
+        tokens, slots = torch.zeros(len(place), most, self._reader.enter.in_features), torch.zeros(len(place), most).long()
+        there, beside = torch.zeros(len(place), most, dtype=torch.bool), torch.full((len(place), len(near[0])), -1)
+        for j, i in place.items():
+            embeds = np.concatenate([s.embeds for s in windows[j]])[known[j]]
+            tokens[i, : len(embeds)] = torch.from_numpy(embeds)
+            slots[i, : len(embeds)] = self._reader.slots([row for row in layouts[j] if row[0] in config.tokens])
+            there[i, : len(embeds)], beside[i, config.reach] = True, i
+        due = [(said, row, place[row[config.reach]]) for said, row in zip(found, near, strict=True)
+               if row[config.reach] in place]
+        for _, row, i in due:
+            beside[i] = torch.tensor([place.get(j, -1) for j in row])
+        chances = self.chances(tokens, slots, there, beside)
+        for said, row, i in due:
+            own = known[row[config.reach]]
+            said[own] = chances[i, : sum(own)]
         return found
+
+    @torch.no_grad()
+    def chances(self, tokens: Tensor, slots: Tensor, there: Tensor | None, around: Tensor) -> np.ndarray:
+        """What the reader says of what it takes, likelihoods: (B, N, V)."""
+        weight = self._reader.leave.weight
+        there = None if there is None else there.to(weight.device)
+        logits = self._reader(tokens.to(weight.device, weight.dtype), slots, there, around)
+        return torch.sigmoid(logits.float()).cpu().numpy()
+
+    def clip(self, tokens: Tensor, layout: Sequence[tuple[str, int]], seconds: Sequence[int]) -> list[np.ndarray]:
+        """The same of one clip's windows at these seconds: (N, V) each, of tokens (K, N, W) of modalities with so many."""
+        near = torch.tensor(around([(at, at) for at in seconds], self.reach))
+        return list(self.chances(tokens, self._reader.slots(layout), None, near))
 
     def happening(self, question: str, said: Sequence[np.ndarray]) -> np.ndarray:
         """How much each window says that something happens to what a question names: (K,), of `said` (N, V) each."""
@@ -150,8 +184,19 @@ class Finder:
         return best.tolist() if score.max() >= KNOWN and len(best) <= min(most, len(said) - 1) else []
 
 
-def _layout(streams: Sequence[Shown]) -> tuple[tuple[str, int], ...]:
-    return tuple((s.modality, len(s.embeds)) for s in streams)
+def around(numbers: Sequence[tuple[int, int]], reach: int) -> list[list[int]]:
+    """The windows that each is read with, by their places, itself in the middle: those that go on from one another by
+    their first and last numbers; -1: none."""
+    found = []
+    for k in range(len(numbers)):
+        row = [k]
+        for _ in range(reach):
+            first, last = row[0], row[-1]
+            goes_back = first > 0 and numbers[first - 1][1] + 1 == numbers[first][0]
+            goes_on = 0 <= last < len(numbers) - 1 and numbers[last][1] + 1 == numbers[last + 1][0]
+            row = [first - 1 if goes_back else -1, *row, last + 1 if goes_on else -1]
+        found.append(row)
+    return found
 
 
 def _forms(word: str) -> tuple[str, ...]:
@@ -159,6 +204,11 @@ def _forms(word: str) -> tuple[str, ...]:
     bare = re.sub(r"(?:e?d|ing)$", "", word)
     forms = (word, word.removesuffix("s"), word.removesuffix("es"), word + "s", bare + "s", bare + "es")
     return tuple(dict.fromkeys(forms))
+
+
+def misspelt(word: str, known: str, long: int = LONG) -> bool:
+    """Whether a word may be the known one with a slip, in any way where it is so long."""
+    return _slipped(word, known) or len(word) >= long and _alike(word, known)
 
 
 def _slipped(word: str, known: str) -> bool:

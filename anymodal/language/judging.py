@@ -72,7 +72,8 @@ class Judge:
         parts = [p for p in newest.parts for _ in p.embeds]
         said = np.zeros((0, 0))
         if parts and any(readings):
-            said = self._mind.finder.read([newest.parts])[0]
+            latest = [e for e in memory.entries[-1 - self._mind.finder.reach :] if e.whole and e.parts]
+            said = self._mind.finder.spans(latest)[-1] if latest and latest[-1] is newest else said
         found: list[Judgement | None] = []
         for reading in readings:
             if reading is None:

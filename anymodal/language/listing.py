@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 SHOWN = 0.5  # likelihood from which on tokens show a thing
+SURE = 0.65  # likelihood from which on it is rather listed than not: a misread thing makes one too many
+SHARP = 6.0  # power of its odds: a list is not made likelier by what the language model would rather say
 Items = Mapping[tuple[int, ...], tuple[int, ...]]  # ids of a thing's name -> the words' numbers
 
 
@@ -72,7 +74,7 @@ def chances(said: np.ndarray, items: Items, like: Sequence[int], becomes: int | 
         when[ids] = (said[..., [*words, *like]].min(-1) * (1 - several)).max(-1)
     found = {ids: float(np.sort(at)[-2:].mean()) for ids, at in when.items()}
     if becomes is None:
-        return found
+        return {ids: _sure(chance) for ids, chance in found.items()}
     begin = {ids: int((at > SHOWN).argmax()) for ids, at in when.items() if at.max() > SHOWN}
     for ids, (_, *rest) in items.items():
         earlier = [o for o in begin if items[o][1:] == tuple(rest) and o != ids and found[o] > SHOWN]
@@ -80,4 +82,10 @@ def chances(said: np.ndarray, items: Items, like: Sequence[int], becomes: int | 
             k = begin[ids]
             changed = said[max(0, k - 1) : k + 1][..., [becomes, *rest]].min(-1).max()
             found[ids] = found[ids] if changed < SHOWN else 0.0
-    return found
+    return {ids: _sure(chance) for ids, chance in found.items()}
+
+
+def _sure(chance: float) -> float:
+    """`SURE` as a half, and what is above or below it all but certain."""
+    chance = 0.5 * chance / SURE if chance < SURE else 0.5 + 0.5 * (chance - SURE) / (1 - SURE)
+    return chance**SHARP / (chance**SHARP + (1 - chance) ** SHARP)

@@ -41,10 +41,12 @@ from anymodal.types import Answer, Delta
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Platt scaling of an answer's mean log-probability: p = sigmoid(scale * logprob + offset)."""
+    """Platt scaling of an answer's log-probability: p = sigmoid(scale * logprob + offset). `outside`: what is added to the
+    log-odds that a question is of another world."""
 
     scale: float = 1.0
     offset: float = 3.0
+    outside: float = 0.0
 
     def __call__(self, logprob: float) -> float:
         return 1 / (1 + math.exp(-(self.scale * logprob + self.offset)))
@@ -132,8 +134,6 @@ class Mind:
     def extend_all(self, state: MindState, percepts: Sequence[Percept]) -> list[Compaction]:
         """See windows, prefilled together up to where another list comes into effect; gives the compactions."""
         memory, made = state.memory, []
-        if self.finder is not None:
-            self.finder.read([percept.tokens for percept in percepts])  # for the questions to come
         try:
             for percept in percepts:
                 in_use = memory.entries
@@ -145,6 +145,8 @@ class Mind:
         finally:
             if state.trunk.length < memory.tokens:
                 state.trunk.extend(self.laid_out(memory.entries, state.trunk.length))
+        if self.finder is not None:
+            self.finder.spans([e for e in memory.entries if e.whole and e.parts])  # for the questions to come
         return made
 
     def _prepare(self, state: MindState) -> None:
@@ -273,6 +275,17 @@ class Mind:
             self.greedy(forks, heard=told, readers=[readers[i] for i in due], stop=looks, weigh=weigh)
             due, looking = sorted(looking), []
         return readers
+
+    @torch.inference_mode()
+    def strangeness(self, state: MindState, questions: Sequence[str]) -> list[float]:
+        """By how much each question's likeliest answer is that it is of another world: log-odds against the likeliest
+        other one. The bundle's `point` says what that answer is."""
+        asked = [self._ask(q, state.memory.entries, state.trunk.free()) for q in questions]
+        logits = state.trunk.fork([a.rows for a in asked], room=1).logits
+        scores = torch.stack([a.weigh(row) for a, row in zip(asked, torch.log_softmax(logits.float(), -1), strict=True)])
+        mine = scores[:, self._ask.outside].clone()
+        scores[:, self._ask.outside] = -torch.inf
+        return (mine - scores.amax(-1)).tolist()
 
     def greedy(self, forks: Forks, *, begin: Sequence[int] = (), readers: Sequence[Reader] = (),
                heard: Callable[[int, int, float, bool], None] = lambda *_: None,

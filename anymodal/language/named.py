@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from anymodal.config_words import PointSpec, SearchSpec
-from anymodal.language.finder import Finder
+from anymodal.language.finder import LONG, SHORT, Finder, misspelt
 
 THING = ("color", "shape", "size")  # kinds of words that a thing is named by
 LONE = ("sound", "motion")  # kinds of what happens to no thing
 _WORD = re.compile(r"[a-z]+")
 _NUMBER = re.compile(r"\d")
 _ARTICLES = frozenset({"the", "a", "an"})
+_HOW = "how"  # "many"
 _DOES = frozenset({"do", "does", "did"})  # "what did the star do", not "do you see"
 
 
@@ -61,6 +62,7 @@ class Names:
         self._said = {text: finder.number(word) for word, text in point.says.items()}
         self._sides = {w: -1 for w in point.before} | {w: 1 for w in point.after}
         self._verbs = {n for word in search.plain if (n := finder.known(word)) is not None}  # "the bell rings"
+        self._halves = {word: finder.number(behind) for word, behind in point.halves.items()}
         self._told_of = partial(told_of, search, finder)
         self._values = {kind: [tuple(map(finder.number, value.split())) for value in values]
                         for kind, values in search.words.items()}
@@ -72,9 +74,9 @@ class Names:
         kinds: set[str] = set()
         numbers: set[int] = set()
         side, asked, since = 0, "", None
-        after = fresh = first = False  # fresh: a thing was named since the last happening
+        after = fresh = first = counting = False  # fresh: a thing was named since the last happening
         words = _WORD.findall(text)
-        for before, word in zip(["", *words], words, strict=False):
+        for before, word, behind in zip(["", *words], words, [*words[1:], ""], strict=False):
             if word in self._sides:
                 side, after = side or self._sides[word], self._sides[word] > 0
                 continue
@@ -83,9 +85,12 @@ class Names:
                 numbers.add(self._said[word])
                 kinds.add(self._finder.kind[self._finder.lexicon[self._said[word]]])
             number = self._finder.known(word, typos=True)
+            if word in self._point.halves and self._finder.known(behind, typos=True) != self._halves[word]:
+                number = None
             if number is None:
                 asked = asked or next((kind for kind, words in self._point.asks.items() if word in words), "")
-                asked = asked or ("event" if thing and word in _DOES else "")
+                counting = counting or self._count_word(before, word)
+                asked = asked or ("event" if thing and word in _DOES and not counting else "")
                 continue
             kind = self._finder.kind[self._finder.lexicon[number]]
             numbers.add(number)
@@ -125,13 +130,22 @@ class Names:
 
     def _counts(self, words: Sequence[str], found: Sequence[Happening]) -> bool:
         """Is it asked how many things there are: "how many disks show up", not "how many seconds until the disk stops"?"""
-        behind = next((words[i + 1 :] for i, word in enumerate(words) if word in self._point.counts), None)
+        asks = (i for i, (before, word) in enumerate(zip(["", *words], words, strict=False)) if self._count_word(before, word))
+        behind = next((words[i + 1 :] for i in asks), None)
         if behind is None:
             return False
         what = next((w for w in behind if w not in self._search.plain), "")
         number = self._finder.known(what, typos=True)
         named = number is not None and self._finder.kind[self._finder.lexicon[number]] in THING
         return named or not any(h.thing for h in found)
+
+    def _count_word(self, before: str, word: str) -> bool:
+        """"many" and others, also where they are misspelt: "how mny", "nunber"."""
+        if word in self._point.counts:
+            return True
+        if self._finder.is_word(word) or self._finder.known(word) is not None or len(word) < SHORT and before != _HOW:
+            return False
+        return any(misspelt(word, known, 1 if before == _HOW else LONG) for known in self._point.counts)
 
     def _plainly(self, thing: Sequence[int]) -> tuple[int, ...]:
         """A name without the size, which tokens say least surely, where it has two other words."""

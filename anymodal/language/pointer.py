@@ -29,8 +29,9 @@ from anymodal.language.word_reader import NOTHING
 _WORD, _DIGIT = re.compile(r"[a-z]+"), re.compile(r"\d")
 LEAST = 0.02  # what soft tokens leave of anything
 NEVER = 1e-4  # and of what is no answer at all
-DOUBT = 0.5  # power of how likely it is that what is named is not there
+DOUBT = 1.0  # power of how likely it is that what is named is not there
 THERE = 0.5  # likelihood from which on a window shows a thing
+LATER = 3  # windows beside a change that tell what came of it
 AWAY = 0.1  # likelihood below which it does not
 Options = Mapping[tuple[int, ...], float]  # ids of what may be said -> how likely it is
 
@@ -59,6 +60,7 @@ class Pointer:
                        for name in product(*(words[kind] for kind in point.things))} if point.things else {}
         self.sides = [[finder.number(word)] if word else [] for word in (point.parts, point.enters)]  # not now; not first
         self.becomes = finder.number(point.becomes) if point.becomes else None
+        self.changing = point.things[0] if point.things and point.becomes else ""  # the kind of which it becomes another
         self.numbers = {tuple(tokenizer.encode(str(n))): n for n in range(10)}
         self.yes, self.no = (tokenizer.encode(word)[0] for word in ("yes", "no"))
 
@@ -151,12 +153,14 @@ class Pointing:
         return _weighed(scores, options, begun) if options else scores
 
     def _whether_seen(self, scores: Tensor) -> Tensor:
-        """At an answer's beginning: whether it can be told goes by whether what is named is there."""
+        """At an answer's beginning: whether it can be told goes by whether what is named is there, but for yes and no, which
+        tell just that."""
         unseen = self.pointer.unseen
         if unseen is None or self.named.counts:
             return scores
         weights = torch.full_like(scores, DOUBT * float(np.log(self.seen)))
         weights[unseen] = DOUBT * float(np.log(1 - self.seen))
+        weights[[self.pointer.yes, self.pointer.no]] = 0.0
         return torch.log_softmax(scores + weights, -1)
 
     def _yes(self) -> float | None:
@@ -171,6 +175,15 @@ class Pointing:
         there, asked = step[:comma], step[comma + 1 :]
         alike = any(there in table and asked in table for table in self.pointer.kinds.values())
         return float(there == asked) if alike else None
+
+    def _turned(self, words: list[int]) -> float:
+        """How likely a thing is such as these words say on the side of its change that is asked about: by what the change's
+        window says of it, and by the next few windows that show it."""
+        side, noted, pointer = self.named.side, self._noted, self.pointer
+        change = [*words, pointer.becomes, *pointer.sides[side > 0]]
+        near = [k for k in range(len(self.said))[:: side] if (k - noted) * side > 0 and self.there[k] > THERE][:LATER]
+        later = float(_both(self.said[near], words).mean()) if near else 0.0
+        return (later + float(_both(self.said[[noted]], change).max())) / 2
 
     # --- what may be said next ---------------------------------------------------------------------------------------
 
@@ -319,6 +332,8 @@ class Pointing:
             longer = {n for more in table.values() if {*words} < {*more} for n in more} - {*words}  # "top", not "top left"
             told = kind in self.pointer.lists and _times_in(self._ids, [ids])  # nothing is listed twice
             found[ids] = 0.0 if told else float(_both(scope, [*words, *thing], [*longer, *other]).max())
+            if beside is not None and kind == self.pointer.changing:
+                found[ids] = self._turned([*words, *thing])
         if self._in_step and not self._ids:
             there = float(self.there[k]) if k is not None and self._names(kind) and kind not in self.pointer.lists else 0.0
             found[self.pointer.nothing] = 1 - max(there, *found.values())

@@ -89,7 +89,27 @@ How many times did {name} call? | How many {people} are {feeling}? | What was th
 What was the first {animal} in space? | Who was the first {person}? | Who was the last {person} of {country}?
 What was the last word the {person} said? | What was the first song? | What is the {person} saying at {n} s?
 Who is speaking at {n} seconds? | What is {name} doing at {n} s? | At {n} s, where is the {being}?
-What was on television at {n}?
+What was on television at {n}? | How many {unit} is the {worldobj} across? | How many edges does a {worldobj} have?
+How much {food} fits in the {worldobj}? | Whose {worldobj} is it? | Whose idea was the {worldsound}?
+Who moved the {worldobj}? | Who put the {worldobj} there? | Who chose the colour of the {worldobj}?
+Who taught the {worldobj} to {verb}? | Who heard the {worldsound} first, {name} or {name2}?
+Which {person} owns the {worldobj}? | Which {item} made the {worldsound}? | Which {brand} made the {worldsound}?
+Which {brand} is the camera? | Which {person} holds the device? | Which {building} is behind the {worldobj}?
+In which {room} is the {worldobj}? | In which {city} was the device sold? | In what year was the {worldobj} drawn?
+Is the {worldobj} for sale? | Is the {worldobj} {feeling} today? | Is the {worldobj} better than the {item}?
+Is the {worldobj} afraid of the {animal}? | Is the {worldobj} younger than {name}? | Is the camera {adjective}?
+Is the device from {brand}? | Is the {worldsound} from a {instrument}? | Did the {worldobj} cost {n} pounds?
+Did the {worldobj} talk to {name}? | Did {name} like the {worldsound}? | Did the {worldsound} wake the {person}?
+Did the {person} touch the {worldobj}? | Did the {animal} eat the {worldobj}? | Does the {worldobj} dream?
+Does the {worldobj} weigh more than the {item}? | Does the {worldsound} mean {topic}? | Does {name} own the camera?
+What did {name} do with the {worldobj}? | What is the {worldobj} thinking? | What is the {worldobj} used for?
+What is the {worldobj} called in {language}? | What does the {worldobj} want? | What is the price of the {worldobj}?
+What year is the device from? | What does the device cost? | What lens does the camera have?
+What did the {person} shake the device for? | What happened to the {worldobj} in {year}? | Why is it a {worldobj}?
+Why was the {worldsound} so loud? | Why is the device shaking, did {name} drop it? | Why does the {worldobj} move?
+Would the {worldobj} {verb}? | Will the {worldobj} {verb} {day}? | Should the {worldobj} {verb}?
+How does the {worldobj} feel? | How was the {worldobj} made? | How would {name} describe the {worldobj}?
+How many {people} heard the {worldsound}? | How long has {name} had the {worldobj}? | How warm is it in the {room}?
 """
 
 FAR_TEXT = """

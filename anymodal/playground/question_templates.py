@@ -35,7 +35,9 @@ Please say if the {obj} is large or small. | I want to know the size of the {obj
 Was the {obj} small or large? | Do you know what size the {obj} is? | the {obj} is large or small?
 Is the {obj} a small one or a large one? | Name the size of the {obj}. | Which size does the {obj} have?
 Look at the {obj}. Is it large or small? | Say how large the {obj} is. | How big would you say the {obj} is?
-Does the {obj} look small or large? | what size the {obj} is?""",
+Does the {obj} look small or large? | what size the {obj} is? | Can you see a small {obj} or a large {obj}?
+Is it a large {obj} or a small {obj}? | Is there a small {obj} or a large {obj}? | Did you see a large or a small {obj}?
+Do you see a large or a small {obj}?""",
     "count": """
 How many {objs} are there? | How many {objs} do you see? | Count the {objs}. | Number of {objs}? | How many {objs}?
 What is the number of {objs}? | Tell me how many {objs} there are. | How many {objs} are in the clip?
@@ -324,7 +326,9 @@ Did you see the {obj} go {direction}? | Would you say the {obj} is moving {direc
 Yes or no: is the {obj} moving {direction}? | Is the motion of the {obj} {direction}?
 Look at the {obj}. Does it move {direction}? | The {obj} is going {direction}, right?
 Is that {obj} moving {direction}? | Say if the {obj} moves {direction}.
-Do you think the {obj} is moving {direction}?""",
+Do you think the {obj} is moving {direction}? | Is the way of the {obj} {direction}?
+Was the direction of the {obj}'s motion {direction}? | Is the way the {obj} goes {direction}?
+Is it {direction} that the {obj} moves?""",
     "yn_sound": """
 Did you hear {a_sound}? | Was there {a_sound}? | Could you hear {a_sound}? | Is there {a_sound}?
 Can you hear {a_sound}? | Was {a_sound} heard? | Is {a_sound} in the clip? | Does the clip have {a_sound}?
@@ -357,7 +361,13 @@ Do you know, did {base}? | Did it happen that {past}? | Is it right that {past}?
 Was {ing} in the clip? | Was there {ing}? | Have you noticed {base}? | Tell me if {past}. | {past}, right?
 {past}, yes or no? | Can you confirm that {past}? | Has it happened that {past}? | Is {ing} shown?
 Do you remember if {past}? | Was it seen that {past}? | Is it so that {past}? | Does it happen that {base}?
-I wonder if {past}. | Is {ing} something you saw? | Was {ing} ever seen? | Anywhere in the clip, did {base}?""",
+I wonder if {past}. | Is {ing} something you saw? | Was {ing} ever seen? | Anywhere in the clip, did {base}?
+Is there a time when {past}? | Was there any time when {past}? | Was there ever a time that you saw {base}?
+Was there some time when {past}? | Is there any second when you saw {base}?
+Was there a second when you noticed {base}? | Was there once when {past}?
+There was a time when {past}, right? | At some time, did you see {base}? | At any time, did {base}?
+Is there a part of the clip where you see {base}? | Was there a part of the clip when {past}?
+Did you at any time see {base}? | Is it shown at any time that {past}? | Did you ever see {base}?""",
     "caption": """
 Describe the clip. | What is happening? | What happens in the clip? | What do you see and hear?
 Tell me what happened. | Describe what you see. | Describe the picture. | What is going on?

@@ -1,7 +1,8 @@
 """What a trained bundle knows about itself: how familiar a signal looks, and how far to trust an answer.
 
     fit_familiarity   perception.safetensors: where training windows lie in feature space      first,
-    fit_calibration   calibration.json: log-probability of an answer -> chance that it is right    then this
+    fit_calibration   calibration.json: log-probability of an answer -> chance that it is right    then this;
+                      and how readily a question is taken for one of another world
 
 Both look at training and validation clips only. An answer's confidence is the second times the first.
 Shapes: N windows, D feature width, A answers.
@@ -28,9 +29,10 @@ from anymodal.language.mind import Calibration
 from anymodal.media import read_windows
 from anymodal.perception import DIRECTIONS, Familiarity, Perception
 from anymodal.playground.files import clip_truth, render_clip, senses_of
-from anymodal.playground.questions import DESCRIPTIONS
+from anymodal.playground.questions import DESCRIPTIONS, Question
 from anymodal.playground.world import make_scene
-from anymodal.training.asking import answer_batch, scene_windows, watch
+from anymodal.stages.items import Percept
+from anymodal.training.asking import answer_batch, scene_windows
 from anymodal.training.clips import coded
 from anymodal.training.evaluate import PER_CLIP, balanced
 from anymodal.training.outliers import strange_window
@@ -40,6 +42,7 @@ from anymodal.types import Answer, Window
 SHRINK = 0.01  # of the features' mean variance, added to every direction: a few hundred scenes fit no full covariance
 USUAL_QUANTILE = 0.98  # of validation windows are wholly familiar; an answer goes by the mean over its windows
 REACH = 1.5  # of that distance, where familiarity is gone
+DECLINED = 0.006  # of questions of the bundle's own world are taken for those of another one
 SHORT_S = 2.0  # clips to fit on: many short ones show more backgrounds than a few long ones
 SECONDS = 8.0
 
@@ -187,23 +190,37 @@ def _write_familiarity(agent: Agent) -> None:
 
 def fit_calibration(bundle: str | Path | Agent, *, clips: int = 200, seed: int = 0, per_clip: int = PER_CLIP,
                     progress: Callable[[int, int], None] | None = None) -> Calibration:
-    """Fit the confidence of answers on validation clips; writes calibration.json into the bundle's folder.
+    """Fit on validation clips how readily questions are declined, then the confidence of answers; writes calibration.json
+    into the bundle's folder.
 
     Raises OutputError if it cannot be written.
     """
     agent = bundle if isinstance(bundle, Agent) else load(bundle)
     mind, asked = agent.bundle.mind, Counter()
-    logprobs, right = [], []
+    seen: list[tuple[list[Percept], list[Question]]] = []
     for index in range(clips):
         truth = clip_truth("val", seed + 2, index, seconds=SECONDS, modalities=senses_of(agent.spec))
         questions = [q for q in balanced(truth, asked, per_clip) if q.type not in DESCRIPTIONS]
-        state = watch(agent.perception, mind, scene_windows(truth.scene, agent.spec))
+        windows = scene_windows(truth.scene, agent.spec)
+        tokens = agent.perception.encode("clip", windows)
+        seen.append(([Percept.of("clip", w, t) for w, t in zip(windows, tokens, strict=True)], questions))
+        if progress:
+            progress(index + 1, 2 * clips)
+    outside, mind.calibration = 0.0, Calibration()
+    if agent.spec.point and agent.spec.point.outside:
+        odds = [o for percepts, questions in seen
+                for o in mind.strangeness(mind.open(None, percepts), [q.question for q in questions])]
+        outside = round(max(0.0, -float(np.quantile(odds, 1 - DECLINED))), 4)
+        mind.calibration = Calibration(outside=outside)
+    logprobs, right = [], []
+    for index, (percepts, questions) in enumerate(seen):
+        state = mind.open(None, percepts)
         for question, answer in zip(questions, answer_batch(mind, state, [q.question for q in questions])):
             logprobs.append(answer.logprob)
             right.append(is_right(question, answer.text))
         if progress:
-            progress(index + 1, clips)
-    mind.calibration = platt(logprobs, right)
+            progress(clips + index + 1, 2 * clips)
+    mind.calibration = replace(platt(logprobs, right), outside=outside)
     path = agent.bundle.folder / "calibration.json"
     try:
         path.write_text(json.dumps(asdict(mind.calibration)) + "\n", encoding="utf-8")

@@ -74,6 +74,7 @@ class DrawClips:
     fields_px: int = 0
     later: float = 0.0
     split: str = "train"
+    outside: int = 1
 
     def __call__(self, step: int) -> dict:
         key = step // self.reuse
@@ -84,7 +85,7 @@ class DrawClips:
         asked = []
         for i, scene in enumerate(scenes):
             rows = questions_about(scene, dice, self.questions, present, self.kinds, self.noise, self.drilled, self.alone,
-                                   self.fields > 0)
+                                   self.fields > 0, self.outside)
             if present and self.rules:
                 old = tuple(m for m in present if m in ALL)
                 rows += rule_questions(scene, dice, count=self.rules, noise=self.noise, present=old) if old else []
@@ -113,8 +114,8 @@ def _clips(draw: DrawClips, key: int) -> tuple[int, list[Scene], ClipSignals, li
 
 def questions_about(scene: Scene, dice: random.Random, count: int, present: tuple[str, ...],
                     kinds: tuple[str, ...] | None = None, noise: float = 1.0, drilled: int = 0,
-                    alone: bool | Sequence[str] = False, fields: bool = False) -> list[Question]:
-    """`count` questions, one of them for a description of one second; then drills, and one from outside the world.
+                    alone: bool | Sequence[str] = False, fields: bool = False, outside: int = 1) -> list[Question]:
+    """`count` questions, one of them for a description of one second; then drills, and some from `outside` the world.
 
     kinds: only these types, at first: the few that are answered by reading one token of one window.
     noise: how much the wording is varied by synonyms, casing and typos. drilled: so many drills more.
@@ -122,14 +123,14 @@ def questions_about(scene: Scene, dice: random.Random, count: int, present: tupl
     thermal camera that is not there would show.
     """
     drilled_rows = drills(scene, dice, drilled, present, alone)
-    outside = Question("off_world", off_world(dice, noise=noise), OUTSIDE)
+    strange = [Question("off_world", off_world(dice, noise=noise), OUTSIDE) for _ in range(outside)]
     if not count:
-        return drilled_rows or [outside]
+        return drilled_rows or strange
     dense = make_questions(scene, dice, count=1, kinds=("describe_at",), present=present, noise=noise)
     rows = make_questions(scene, dice, count=count - len(dense), present=present, kinds=kinds, noise=noise)
     if fields and not kinds and dice.random() < 0.3:
         rows += unseen_questions(scene, dice, present=present, noise=noise)
-    return [*rows, *dense, *drilled_rows, outside]
+    return [*rows, *dense, *drilled_rows, *strange]
 
 
 class LanguageStage:
@@ -144,13 +145,13 @@ class LanguageStage:
                  seconds: tuple[int, ...] = (8,), reuse: int = 2, words: float = 0.4,
                  kinds: tuple[str, ...] | None = None, noise: float = 1.0, drilled: int = 0,
                  alone: bool | Sequence[str] = False, rules: int = 0, frozen: bool = False, events: float = 1.0,
-                 fields: float = 0.0, later: float = 0.0, finder: Finder | None = None) -> None:
+                 fields: float = 0.0, later: float = 0.0, outside: int = 1, finder: Finder | None = None) -> None:
         self.perception, self.lm, self.tokenizer = perception, lm, tokenizer
         self.options = (seed, clips, questions, tuple(seconds), reuse, tuple(kinds) if kinds else None, noise, drilled,
                         alone if isinstance(alone, bool) else tuple(alone), rules)
         self.frozen = ClipFeatures(perception)
         self.finder = finder
-        self.fields, self.later = fields, later
+        self.fields, self.later, self.outside = fields, later, outside
         self.words, self.events = words, events  # weight of what each token should say, and in it of words of events
         self.ids = cache(tokenizer.encode)
         (perception if frozen else perception.encoders["video"]).requires_grad_(False)
@@ -162,7 +163,7 @@ class LanguageStage:
     def draw(self) -> Callable[[int], dict]:
         encoders = self.perception.encoders
         return DrawClips(*self.options, encoders["video"].config.image_px, self.fields,
-                         encoders["depth"].config.image_px if self.fields else 0, self.later)
+                         encoders["depth"].config.image_px if self.fields else 0, self.later, outside=self.outside)
 
     def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
         soft, times = soft_tokens(self.frozen, batch), batch["times"]
@@ -298,13 +299,14 @@ def pack_clips(tokenizer: TextTokenizer, soft: dict[str, Tensor], asked: Sequenc
                beside: bool = False) -> list[Packed]:
     """The questions of each clip, packed with the windows they are shown once more: none where soft tokens reach the
     language model `beside` its text."""
-    said = None  # (B, K, N, V)
+    said = None  # of each clip, (N, V) of each window
     if finder and soft:
-        said = finder.said(torch.cat(list(soft.values()), 2), [(m, tokens.shape[2]) for m, tokens in soft.items()])
+        layout = [(m, tokens.shape[2]) for m, tokens in soft.items()]
+        said = [finder.clip(clip, layout, at) for clip, at in zip(torch.cat(list(soft.values()), 2), times, strict=True)]
     packed = []
     for i, (rows, at) in enumerate(zip(asked, times, strict=True)):
         def found(text: str, i: int = i, at: Sequence[int] = at) -> Iterable[int]:
-            return () if said is None else [at[k] for k in finder.few(text, list(said[i]), look_again)]
+            return () if said is None else [at[k] for k in finder.few(text, said[i], look_again)]
 
         packed.append(pack(tokenizer, rows, 96, window_s, {} if beside else window_places(tokenizer, soft, at), look_again,
                            found))

@@ -7,7 +7,6 @@ that they have not been through; a fresh one starts from nothing. The committed 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import shutil
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from anymodal.language.finder import Finder
 from anymodal.language.stamp import spread_numbers
 from anymodal.language.tokenizer import TextTokenizer, train_tokenizer
 from anymodal.perception import Perception
+from anymodal.threads import keep_freed_memory
 from anymodal.training.loop import StagePlan, run_stage
 from anymodal.training.optim import compute_dtype
 from anymodal.training.symbols import spread_words
@@ -180,16 +180,6 @@ def open_recipe(bundle: str, run: Path | None = None, device: str = "cpu", fresh
     recipe = Recipe(spec, run or Path("runs") / spec.name, start=start, device=device)
     recipe.load()
     return recipe
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc not to hand large blocks back after each use: the page faults cost a fifth of a training step."""
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library
-        return
-    mallopt(-4, 0)  # M_MMAP_MAX
-    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def _keep_buffers_float(module: nn.Module) -> None:
