@@ -277,7 +277,8 @@ def test_strange_windows_fit_the_bundle_and_differ(agent):
 
 
 def test_a_question_of_another_world_is_declined_as_readily_as_was_fitted(monkeypatch):
-    mind, questions = load("tiny").bundle.mind, ["What colour is the walrus?", "what colour is the star?", "When did the bell ring?"]
+    mind = load("tiny").bundle.mind
+    questions = ["What colour is the walrus?", "what colour is the star?", "When did the bell ring?"]
     state, found = mind.open(), {}
     for gain in (0.0, 4.0, 60.0):
         monkeypatch.setattr(mind, "calibration", Calibration(outside=gain))

@@ -130,8 +130,8 @@ class Names:
 
     def _counts(self, words: Sequence[str], found: Sequence[Happening]) -> bool:
         """Is it asked how many things there are: "how many disks show up", not "how many seconds until the disk stops"?"""
-        asks = (i for i, (before, word) in enumerate(zip(["", *words], words, strict=False)) if self._count_word(before, word))
-        behind = next((words[i + 1 :] for i in asks), None)
+        places = (i for i, word in enumerate(words) if self._count_word(words[i - 1] if i else "", word))
+        behind = next((words[i + 1 :] for i in places), None)
         if behind is None:
             return False
         what = next((w for w in behind if w not in self._search.plain), "")

@@ -153,8 +153,8 @@ class Pointing:
         return _weighed(scores, options, begun) if options else scores
 
     def _whether_seen(self, scores: Tensor) -> Tensor:
-        """At an answer's beginning: whether it can be told goes by whether what is named is there, but for yes and no, which
-        tell just that."""
+        """At an answer's beginning: whether it can be told goes by whether what is named is there, but for yes and no,
+        which tell just that."""
         unseen = self.pointer.unseen
         if unseen is None or self.named.counts:
             return scores

@@ -84,7 +84,7 @@ class WordReader(nn.Module):
 
     def _beside(self, hidden: Tensor, there: Tensor | None, around: Tensor | None) -> Tensor:
         """What each token reads in the windows around its own."""
-        (batch, count, width), reach = hidden.shape, self.config.reach
+        (batch, count, _), reach = hidden.shape, self.config.reach
         if around is None:
             around = torch.full((batch, 2 * reach + 1), -1)
             around[:, reach] = torch.arange(batch)
