@@ -156,6 +156,14 @@ def test_before_and_after_are_the_windows_beside(mind):
         assert top(mind, point.weigh(scores(mind, red=0.5, blue=0.5))) == color
 
 
+def test_a_colour_beside_a_change_is_told_by_the_change_and_by_several_windows(mind):
+    windows = (("red circle",), ("red circle",), ("pink circle",),
+               ("red circle changes before", "blue circle changes after"), ("blue circle",))
+    point = pointing(mind, "What colour was the circle before it changed?", *windows)
+    say(point, mind, NOTE, "3", ANSWER, NOTE, SPACE, mind.tokenizer.encode("2")[1], ANSWER)
+    assert top(mind, point.weigh(scores(mind, red=0.3, pink=0.7))) == "red", "pink was misread once"
+
+
 def test_a_place_is_the_whole_of_it_in_the_window_looked_at(mind):
     point = pointing(mind, "Where is the star now?", ("star top left",), ("star bottom", "ring top left"))
     point.looked = 1
@@ -173,6 +181,11 @@ def test_what_is_not_there_cannot_be_told_and_a_plain_no_is_said(mind):
         assert top(mind, pointing(mind, question, *STOPS).weigh(scores(mind, **told))) == ("at" if there else "i")
     assert top(mind, pointing(mind, "Is there a red square?", *STOPS).weigh(scores(mind, **doubtful))) == "no"
     assert top(mind, pointing(mind, "Is there a blue ring?", *STOPS).weigh(scores(mind, yes=0.4, no=0.6))) == "yes"
+
+
+def test_yes_and_no_are_not_doubted_for_what_is_not_there(mind):
+    point = pointing(mind, "Was there a time when the red star bounced?", *STOPS)
+    assert top(mind, point.weigh(scores(mind, at=0.5, no=0.4, i=0.1))) == "no"
 
 
 def test_a_word_that_the_question_names_is_only_weighed_where_a_step_says_what_there_is(mind):
@@ -268,6 +281,27 @@ def test_what_is_counted_is_listed_once_each_and_its_number_told(mind):
     point = pointing(mind, "How many crosses are there?", ("red star",), ("red star",))
     say(point, mind, NOTE)
     assert top(mind, point.weigh(scores(mind, red=0.6, nothing=0.4))) == "not", "the first token of nothing"
+
+
+@pytest.mark.parametrize("question", [
+    "how mny stars are there?", "stars, how mnay", "how maby red things", "What nunber of objects do you see?",
+    "cuont the stars", "Of the round shapes, how many did you see?"])
+def test_counting_is_asked_for_in_misspelt_words_too(mind, question):
+    assert mind._ask.pointer._names.of(question).counts
+
+
+@pytest.mark.parametrize("question", ["how may i see the circle", "how much is the star", "how big is the circle?"])
+def test_other_words_ask_for_no_count(mind, question):
+    assert not mind._ask.pointer._names.of(question).counts
+
+
+def test_a_thing_that_was_rather_not_shown_is_not_listed_however_likely_its_name(mind):
+    lexicon = mind.finder.lexicon
+    said = [np.array([[0.95 if w in thing else 0.01 for w in lexicon] for thing in (("blue", "star"), ("red", "ring"))]
+                     + [[0.4 if w in ("blue", "ring") else 0.01 for w in lexicon]]) for _ in range(3)]
+    point = mind._ask.pointer.point("How many objects are there?", [(k,) for k in range(3)], said)
+    say(point, mind, NOTE, "blue star,")
+    assert top(mind, point.weigh(scores(mind, blue=0.95, red=0.05))) == "red"
 
 
 def test_what_else_has_a_number_is_no_count_of_things(mind):
