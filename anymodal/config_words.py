@@ -64,7 +64,8 @@ class PointSpec(_Strict):
     says: dict[str, str] = Field(default_factory=dict)  # a word of tokens -> how an answer says it
     asks: dict[str, frozenset[str]] = Field(default_factory=dict)  # kind -> words that ask which of it there is
     before: frozenset[str] = frozenset()  # that ask of the time before what is named,
-    after: frozenset[str] = frozenset()  # and after it
+    after: frozenset[str] = frozenset()  # and after it,
+    turns: frozenset[str] = frozenset()  # as these do behind the word for a change
     first: frozenset[str] = frozenset()  # that ask which of two things came first
     starts: frozenset[str] = frozenset()  # that ask of a thing as it was at first
     counts: frozenset[str] = frozenset()  # that have things counted

@@ -63,6 +63,9 @@ class Names:
         self._sides = {w: -1 for w in point.before} | {w: 1 for w in point.after}
         self._verbs = {n for word in search.plain if (n := finder.known(word)) is not None}  # "the bell rings"
         self._halves = {word: finder.number(behind) for word, behind in point.halves.items()}
+        self._becomes = finder.number(point.becomes) if point.becomes else None
+        self._event = finder.kind.get(point.becomes, "")
+        self._changing = point.things[0] if point.becomes and point.things else ""  # the kind of which it becomes another
         self._told_of = partial(told_of, search, finder)
         self._values = {kind: [tuple(map(finder.number, value.split())) for value in values]
                         for kind, values in search.words.items()}
@@ -77,8 +80,11 @@ class Names:
         after = fresh = first = counting = False  # fresh: a thing was named since the last happening
         words = _WORD.findall(text)
         for before, word, behind in zip(["", *words], words, [*words[1:], ""], strict=False):
-            if word in self._sides:
-                side, after = side or self._sides[word], self._sides[word] > 0
+            if which := self._side(word):
+                side, after = side or which, which > 0
+                continue
+            if word in self._point.turns and found and (self._becomes,) in found[-1].words and not fresh:
+                side = side or 1  # "change to"
                 continue
             first = first or word in self._point.first
             if word in self._said:  # a way, which may be a place, too
@@ -113,7 +119,10 @@ class Names:
         if thing and found and not found[-1].thing and found[-1].kind not in LONE:  # "the bouncing of the red star"
             found[-1], thing = replace(found[-1], thing=self._told_of(found[-1].kind, thing)), []
         if asked in self._values and thing and not found:
-            found.append(Happening(asked, tuple(self._values[asked]), self._told_of(asked, thing)))
+            if asked != self._changing:
+                found.append(Happening(asked, tuple(self._values[asked]), self._told_of(asked, thing)))
+            elif side:  # "which colour was it before?"
+                found.append(Happening(self._event, ((self._becomes,),), self._told_of(self._event, thing)))
         if any(self._two(h.thing) for h in found) or self._two(thing) or len(found) > 1 and any(
                 not h.thing and h.kind not in LONE for h in found):
             return Named()  # of two things at once, or "the bell stops", no token tells
@@ -121,6 +130,12 @@ class Names:
         beside = one and len(found) <= 1 and not any(h.kind in LONE for h in found) and not _NUMBER.search(text)
         return Named(tuple(found), one, frozenset(kinds), side if beside else 0, since, first and len(found) == 2,
                      self._counts(words, found), not found and not self._point.starts.isdisjoint(words), frozenset(numbers))
+
+    def _side(self, word: str) -> int:
+        """-1 for a word that asks of the time before what is named, 1 for after it, misspelt or not; else 0."""
+        if word in self._sides or self._finder.is_word(word) or self._finder.known(word) is not None:
+            return self._sides.get(word, 0)
+        return next((side for known, side in self._sides.items() if len(known) > SHORT and misspelt(word, known, SHORT)), 0)
 
     def _noun(self, before: str) -> bool:
         """Whether a word behind this one is a sound's or a motion's name."""

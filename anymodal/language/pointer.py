@@ -179,11 +179,12 @@ class Pointing:
     def _turned(self, words: list[int]) -> float:
         """How likely a thing is such as these words say on the side of its change that is asked about: by what the change's
         window says of it, and by the next few windows that show it."""
-        side, noted, pointer = self.named.side, self._noted, self.pointer
+        side, pointer, when = self.named.side, self.pointer, self.when[0] if self.when else np.zeros(1)
+        noted = int(when.argmax()) if when.max() > THERE else self._noted
         change = [*words, pointer.becomes, *pointer.sides[side > 0]]
         near = [k for k in range(len(self.said))[:: side] if (k - noted) * side > 0 and self.there[k] > THERE][:LATER]
-        later = float(_both(self.said[near], words).mean()) if near else 0.0
-        return (later + float(_both(self.said[[noted]], change).max())) / 2
+        told = max(AWAY, float(_both(self.said[[noted]], change).max()))
+        return float(_both(self.said[near], words).mean()) * told if near else told
 
     # --- what may be said next ---------------------------------------------------------------------------------------
 
@@ -332,8 +333,10 @@ class Pointing:
             longer = {n for more in table.values() if {*words} < {*more} for n in more} - {*words}  # "top", not "top left"
             told = kind in self.pointer.lists and _times_in(self._ids, [ids])  # nothing is listed twice
             found[ids] = 0.0 if told else float(_both(scope, [*words, *thing], [*longer, *other]).max())
-            if beside is not None and kind == self.pointer.changing:
-                found[ids] = self._turned([*words, *thing])
+        if beside is not None and kind == self.pointer.changing:
+            found = {ids: self._turned([*words, *thing]) for ids, words in table.items()}
+            if max(found.values()) > THERE:  # which the language model, taking before for after, would overrule
+                found = {ids: chance if chance > AWAY else 0.0 for ids, chance in found.items()}
         if self._in_step and not self._ids:
             there = float(self.there[k]) if k is not None and self._names(kind) and kind not in self.pointer.lists else 0.0
             found[self.pointer.nothing] = 1 - max(there, *found.values())
