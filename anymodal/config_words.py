@@ -81,6 +81,11 @@ class PointSpec(_Strict):
     unseen: str = ""  # the answer where it cannot be told,
     outside: str = ""  # and to a question of another world
 
+    @property
+    def changing(self) -> str:
+        """The kind of which a thing's word becomes another; none: ""."""
+        return self.things[0] if self.becomes and self.things else ""
+
 
 def check_words(search: SearchSpec | None, reader: Mapping[str, Any] | None, point: PointSpec | None, published: bool,
                 where: str) -> None:

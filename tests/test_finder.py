@@ -125,6 +125,16 @@ def test_a_sense_that_the_reader_does_not_know_says_nothing(finder, percepts):
     assert not both[first : first + 3].any() and only.shape == (3, len(finder.lexicon)) and not only.any()
 
 
+def test_clips_in_training_are_read_as_windows_are(finder, percepts):
+    tokens = [torch.from_numpy(np.concatenate([t.embeds for t in p.tokens])) for p in percepts[1]]
+    layout = [(t.modality, len(t.embeds)) for t in percepts[1][0].tokens]
+    windows = finder.read([p.tokens for p in percepts[1]], [(k, k) for k in range(len(tokens))])
+    assert np.allclose(finder.clip(torch.stack(tokens), layout, range(len(tokens))), windows, atol=1e-5)
+    more = torch.cat([torch.stack(tokens), torch.ones(len(tokens), 3, tokens[0].shape[1])], 1)
+    read = np.stack(finder.clip(more, [*layout, ("night", 3)], range(len(tokens))))
+    assert np.allclose(read[:, :-3], windows, atol=1e-5) and not read[:, -3:].any()
+
+
 def test_no_more_windows_are_kept_than_a_memory_holds(finder):
     dice = np.random.default_rng(0)
     for _ in range(3):

@@ -158,8 +158,13 @@ class Finder:
 
     def clip(self, tokens: Tensor, layout: Sequence[tuple[str, int]], seconds: Sequence[int]) -> list[np.ndarray]:
         """The same of one clip's windows at these seconds: (N, V) each, of tokens (K, N, W) of modalities with so many."""
-        near = torch.tensor(around([(at, at) for at in seconds], self.reach))
-        return list(self.chances(tokens, self._reader.slots(layout), None, near))
+        read = [row for row in layout if row[0] in self._reader.config.tokens]
+        known = torch.tensor([row in read for row in layout for _ in range(row[1])])
+        found = np.zeros((*tokens.shape[:2], len(self.lexicon)), np.float32)  # of other senses nothing is known
+        if read:
+            near = torch.tensor(around([(at, at) for at in seconds], self.reach))
+            found[:, known.numpy()] = self.chances(tokens[:, known.to(tokens.device)], self._reader.slots(read), None, near)
+        return list(found)
 
     def happening(self, question: str, said: Sequence[np.ndarray]) -> np.ndarray:
         """How much each window says that something happens to what a question names: (K,), of `said` (N, V) each."""

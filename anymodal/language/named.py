@@ -65,7 +65,6 @@ class Names:
         self._halves = {word: finder.number(behind) for word, behind in point.halves.items()}
         self._becomes = finder.number(point.becomes) if point.becomes else None
         self._event = finder.kind.get(point.becomes, "")
-        self._changing = point.things[0] if point.becomes and point.things else ""  # the kind of which it becomes another
         self._told_of = partial(told_of, search, finder)
         self._values = {kind: [tuple(map(finder.number, value.split())) for value in values]
                         for kind, values in search.words.items()}
@@ -119,7 +118,7 @@ class Names:
         if thing and found and not found[-1].thing and found[-1].kind not in LONE:  # "the bouncing of the red star"
             found[-1], thing = replace(found[-1], thing=self._told_of(found[-1].kind, thing)), []
         if asked in self._values and thing and not found:
-            if asked != self._changing:
+            if asked != self._point.changing:
                 found.append(Happening(asked, tuple(self._values[asked]), self._told_of(asked, thing)))
             elif side:  # "which colour was it before?"
                 found.append(Happening(self._event, ((self._becomes,),), self._told_of(self._event, thing)))

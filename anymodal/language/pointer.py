@@ -60,7 +60,7 @@ class Pointer:
                        for name in product(*(words[kind] for kind in point.things))} if point.things else {}
         self.sides = [[finder.number(word)] if word else [] for word in (point.parts, point.enters)]  # not now; not first
         self.becomes = finder.number(point.becomes) if point.becomes else None
-        self.changing = point.things[0] if point.things and point.becomes else ""  # the kind of which it becomes another
+        self.changing = point.changing
         self.numbers = {tuple(tokenizer.encode(str(n))): n for n in range(10)}
         self.yes, self.no = (tokenizer.encode(word)[0] for word in ("yes", "no"))
 
