@@ -44,6 +44,7 @@ from anymodal.types import Answer, Delta, Tokens, Window
 ROLES = ("source", "perception", "mind")
 RETRY_EVERY_S = 0.1
 ANSWERS_S = 0.25  # that windows wait for answers
+TRIP = 2 * BATCH  # windows of a file that go from part to part with one call: calls cost, too
 MOST_CALLS = 10_000  # that wait for actors at once
 
 
@@ -133,7 +134,7 @@ class SessionMindActor(Host):
             while at < len(percepts):
                 if answering := [saying.work for saying in self._answers.values() if not saying.done]:
                     _, answering = await asyncio.wait(answering, timeout=ANSWERS_S)
-                few = percepts[at : at + 1] if answering else percepts[at:]
+                few = percepts[at : at + (1 if answering else BATCH)]
                 await self._run(self._mind.extend_all, state, few)
                 at += len(few)
         except BaseException:
@@ -367,7 +368,7 @@ class RemoteReader:
         return [Sent(w.index, w.t0_s, w.t1_s, w.signals, w.dropped, sending, i) for i, w in enumerate(windows)]
 
     def _ask(self) -> Any:
-        return self._parts.begin("source", "next", self._key, BATCH)
+        return self._parts.begin("source", "next", self._key, TRIP)
 
     def _fetch(self, reply: Any) -> list[Window]:
         deadline_s = time.monotonic() + self._parts.runtime.media_timeout_s

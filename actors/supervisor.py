@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from actors.session_parts import RETRY_EVERY_S, Parts
+from actors.session_parts import RETRY_EVERY_S, TRIP, Parts
 from anymodal.errors import AnymodalError, RuntimeFault, SessionError
 from anymodal.session.local import Session, SqliteLog
 from anymodal.session.log import Feed, LogInfo
@@ -36,6 +36,7 @@ class ActorSession(Session):
     """A Session whose parts are actors: it outlives them."""
 
     _whole_batches = True
+    _at_once = TRIP
 
     def __init__(self, parts: Parts, log: SqliteLog, **options: Any) -> None:
         self._patience_s = parts.runtime.start_timeout_s

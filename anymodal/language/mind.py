@@ -140,7 +140,8 @@ class Mind:
                 compaction = memory.append(percept)
                 if memory.entries is not in_use:  # another list came into effect: what is left of it is prefilled now
                     state.spare, state.trunk, state.beside = state.trunk, state.beside, None
-                self._prepare(state)
+                if state.beside is None or percept is percepts[-1]:
+                    self._prepare(state)
                 made += [] if compaction is None else [compaction]
         finally:
             if state.trunk.length < memory.tokens:

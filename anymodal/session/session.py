@@ -61,6 +61,7 @@ class Session:
 
     _read = staticmethod(read_windows)  # of fed media
     _whole_batches = False  # whether windows that nobody judges go to the mind together
+    _at_once = BATCH  # windows of fed media
 
     def __init__(self, bundle: Bundle, session_log: SessionLog, *, live: bool = False,
                  streams: Mapping[str, str] | None = None, idle_timeout_s: float = math.inf,
@@ -124,7 +125,7 @@ class Session:
                                   first_window=first - feed.first_window)
             if not known:  # what cannot be opened is not noted
                 self.log.append(feed)
-            batches = in_batches(reader, BATCH, feed.first_window, self.spec.window_s)
+            batches = in_batches(reader, self._at_once, feed.first_window, self.spec.window_s)
 
             def done() -> None:
                 for warning in reader.warnings:
