@@ -73,6 +73,7 @@ class Asker:
     def __call__(self, question: str, seen: Sequence[Span], free: int, turns: Sequence[Turn] = (),
                recalled: Sequence[Percept] = ()) -> Asked:
         """What a fork begins with: windows that are shown again, earlier turns and the question."""
+        question = question if self._finder is None else self._finder.spelt(question.lower())
         places = Places(free, self._layout.twins)
         shown = self._shown_again(question, seen, recalled)
         rows = [*(self._mind.entry(entry, places) for entry in shown),

@@ -9,16 +9,16 @@ Shapes: K windows, N tokens of each, W width, V words that a token may say.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anymodal.config_words import SearchSpec
+from anymodal.config_words import PointSpec, SearchSpec
 from anymodal.errors import ConfigError, nearest
+from anymodal.language.spelling import Spelling, inflected
 from anymodal.language.tokenizer import TextTokenizer
 from anymodal.language.word_reader import WordReader
 
@@ -29,8 +29,6 @@ SAID = 0.5  # likelihood from which on a token says a word wholly
 KNOWN = 1.5  # what a word adds that every window says, beside its rarity
 ALIKE = 0.9  # windows with so much of the best one's score are as good as it
 KEPT = 512  # windows whose words are kept, of all sessions: a few memories
-SHORT, LONG = 4, 6  # letters of a word that may be misspelt: in any way where it is long
-NEVER = frozenset({"across", "talking", "raising"})  # words of their own, one slip from a known one
 PLACES = ("place", "way")  # kinds of words that too many others are like
 _WORD = re.compile(r"[a-z]+")
 _CLAUSE = re.compile(r"\b(?:after|before|since|until)\b")
@@ -44,9 +42,10 @@ class Shown(Protocol):
 
 
 class Finder:
-    """The words are those of the bundle's `search`, of a text, and those of its word reader, of tokens."""
+    """The words are those of the bundle's `search` and `point`, of a text, and those of its word reader, of tokens."""
 
-    def __init__(self, spec: SearchSpec, tokenizer: TextTokenizer, reader: WordReader) -> None:
+    def __init__(self, spec: SearchSpec, tokenizer: TextTokenizer, reader: WordReader,
+                 point: PointSpec | None = None) -> None:
         self.lexicon, self._tokenizer, self._reader = reader.config.words, tokenizer, reader
         self.reach = reader.config.reach
         self._synonyms = spec.synonyms
@@ -58,7 +57,7 @@ class Finder:
             raise ConfigError(f"search.words: no token says {word!r}", fix=nearest(word, self.lexicon))
         self._happens = sorted({self._number[w] for kind in spec.tells for v in spec.words[kind] for w in v.split()})
         self._kept: dict[tuple[int, ...], tuple[list[np.ndarray], np.ndarray]] = {}
-        self._spelt = lru_cache(maxsize=4096)(self._mended)
+        self.spelt = self._spelling(spec, point)
 
     # --- texts -------------------------------------------------------------------------------------------------------
 
@@ -68,33 +67,34 @@ class Finder:
         return next((sorted(words) for words in clauses if words), [])
 
     def plain(self, text: str) -> str:
-        """In small letters, with one word for synonyms of several: "went away" as "disappears"."""
-        text = " ".join(text.lower().split())
+        """In small letters, spelt right, with one word for synonyms of several: "went away" as "disappears"."""
+        text = self.spelt(" ".join(text.lower().split()))
         return text if self._phrases is None else self._phrases.sub(lambda found: self._synonyms[found[1]], text)
 
     def _known(self, text: str) -> set[int]:
-        return {number for word in _WORD.findall(text) if (number := self.known(word, typos=True)) is not None}
+        return {number for word in _WORD.findall(text) if (number := self.known(word)) is not None}
 
     def number(self, word: str) -> int:
         """Of a word that tokens may say."""
         return self._number[word]
 
-    def known(self, word: str, *, typos: bool = False) -> int | None:
-        """The number of the word that a word of a text is, or is a form of; None: none of the known ones. typos: also where
-        a letter is wrong, too much or missing, or two have changed places."""
+    def known(self, word: str) -> int | None:
+        """The number of the word that a word of a text is, or is a form of; None: none of the known ones."""
         forms = (f for same in _forms(word) for f in _forms(self._synonyms.get(same, same)))
-        found = next((self._number[f] for f in forms if f in self.kind), None)
-        return self._spelt(word) if found is None and typos else found
+        return next((self._number[f] for f in forms if f in self.kind), None)
 
-    def is_word(self, word: str) -> bool:
-        """Of its own, which is no other one misspelt."""
-        return word in NEVER or len(self._tokenizer.encode(word)) == 1
-
-    def _mended(self, word: str) -> int | None:
-        if len(word) < SHORT or self.is_word(word):
-            return None
-        alike = [known for known, kind in self.kind.items() if kind not in PLACES and misspelt(word, known)]
-        return self.known(alike[0]) if len(alike) == 1 else None
+    def _spelling(self, spec: SearchSpec, point: PointSpec | None) -> Spelling:
+        """Of all words that are known here, and of those that are one token."""
+        named = {word for word, kind in self.kind.items() if kind not in PLACES} | spec.plain
+        words = {form for word in named for form in inflected(word)}
+        words |= {w for names in spec.synonyms.items() for name in names for w in name.split()}
+        if point is not None:
+            words |= point.before | point.after | point.first | point.starts | point.counts | point.unless
+            words = words.union(*point.asks.values())
+        few = {word for word, kind in self.kind.items() if kind in PLACES}
+        of_tokens = ((i, self._tokenizer.decode([i]).strip()) for i in range(self._tokenizer.vocab))
+        words |= few | {word for i, word in of_tokens if word.isalpha() and self._tokenizer.encode(word) == [i]}
+        return Spelling(words, few, lambda word: word in words or self.known(word) is not None)
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 
@@ -209,28 +209,3 @@ def _forms(word: str) -> tuple[str, ...]:
     bare = re.sub(r"(?:e?d|ing)$", "", word)
     forms = (word, word.removesuffix("s"), word.removesuffix("es"), word + "s", bare + "s", bare + "es")
     return tuple(dict.fromkeys(forms))
-
-
-def misspelt(word: str, known: str, long: int = LONG) -> bool:
-    """Whether a word may be the known one with a slip, in any way where it is so long."""
-    return _slipped(word, known) or len(word) >= long and _alike(word, known)
-
-
-def _slipped(word: str, known: str) -> bool:
-    """With two letters exchanged, or one doubled."""
-    if len(word) == len(known):
-        return any(word == known[:i] + known[i : i + 2][::-1] + known[i + 2 :] for i in range(len(known) - 1))
-    doubled = (word[:i] + word[i + 1 :] for i in range(1, len(word)) if word[i] == word[i - 1])
-    return len(word) == len(known) + 1 and known in doubled
-
-
-def _alike(word: str, known: str) -> bool:
-    """With a letter less or more, or another one."""
-    if len(word) == len(known):
-        return sum(x != y for x, y in zip(word, known, strict=True)) == 1
-    return word in _shorter(known) or known in _shorter(word)
-
-
-def _shorter(word: str) -> Iterator[str]:
-    """By each of its letters."""
-    return (word[:i] + word[i + 1 :] for i in range(len(word)))

@@ -81,7 +81,7 @@ class Mind:
         self.capability = getattr(lm, "capability", None) or Capability.of(self.model)
         self.beside = isinstance(lm, AttachedLM)  # soft tokens reach the language model beside its text
         memory, prompt = spec.memory, spec.prompt
-        self.finder = None if reader is None or self.beside else Finder(spec.search, layout.tokenizer, reader)
+        self.finder = None if reader is None or self.beside else Finder(spec.search, layout.tokenizer, reader, spec.point)
         self._ask, self._judge = Asker(self), Judge(self)
         self.capability.check(
             memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens

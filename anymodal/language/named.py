@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from anymodal.config_words import PointSpec, SearchSpec
-from anymodal.language.finder import LONG, SHORT, Finder, misspelt
+from anymodal.language.finder import Finder
+from anymodal.language.spelling import misspelt
 
 THING = ("color", "shape", "size")  # kinds of words that a thing is named by
 LONE = ("sound", "motion")  # kinds of what happens to no thing
@@ -79,7 +80,7 @@ class Names:
         after = fresh = first = counting = False  # fresh: a thing was named since the last happening
         words = _WORD.findall(text)
         for before, word, behind in zip(["", *words], words, [*words[1:], ""], strict=False):
-            if which := self._side(word):
+            if which := self._sides.get(word):
                 side, after = side or which, which > 0
                 continue
             if word in self._point.turns and found and (self._becomes,) in found[-1].words and not fresh:
@@ -89,8 +90,8 @@ class Names:
             if word in self._said:  # a way, which may be a place, too
                 numbers.add(self._said[word])
                 kinds.add(self._finder.kind[self._finder.lexicon[self._said[word]]])
-            number = self._finder.known(word, typos=True)
-            if word in self._point.halves and self._finder.known(behind, typos=True) != self._halves[word]:
+            number = self._finder.known(word)
+            if word in self._point.halves and self._finder.known(behind) != self._halves[word]:
                 number = None
             if number is None:
                 asked = asked or next((kind for kind, words in self._point.asks.items() if word in words), "")
@@ -130,12 +131,6 @@ class Names:
         return Named(tuple(found), one, frozenset(kinds), side if beside else 0, since, first and len(found) == 2,
                      self._counts(words, found), not found and not self._point.starts.isdisjoint(words), frozenset(numbers))
 
-    def _side(self, word: str) -> int:
-        """-1 for a word that asks of the time before what is named, 1 for after it, misspelt or not; else 0."""
-        if word in self._sides or self._finder.is_word(word) or self._finder.known(word) is not None:
-            return self._sides.get(word, 0)
-        return next((side for known, side in self._sides.items() if len(known) > SHORT and misspelt(word, known, SHORT)), 0)
-
     def _noun(self, before: str) -> bool:
         """Whether a word behind this one is a sound's or a motion's name."""
         number = self._finder.known(before)
@@ -149,17 +144,14 @@ class Names:
         if behind is None:
             return False
         what = next((w for w in behind if w not in self._search.plain), "")
-        number = self._finder.known(what, typos=True)
+        number = self._finder.known(what)
         named = number is not None and self._finder.kind[self._finder.lexicon[number]] in THING
         return named or not any(h.thing for h in found)
 
     def _count_word(self, before: str, word: str) -> bool:
-        """"many" and others, also where they are misspelt: "how mny", "nunber"."""
-        if word in self._point.counts:
-            return True
-        if self._finder.is_word(word) or self._finder.known(word) is not None or len(word) < SHORT and before != _HOW:
-            return False
-        return any(misspelt(word, known, 1 if before == _HOW else LONG) for known in self._point.counts)
+        """"many" and others; behind "how" also with any slip, however short: "how mny"."""
+        slip = before == _HOW and not self._finder.spelt.known(word)
+        return word in self._point.counts or slip and any(misspelt(word, known, 1) for known in self._point.counts)
 
     def _plainly(self, thing: Sequence[int]) -> tuple[int, ...]:
         """A name without the size, which tokens say least surely, where it has two other words."""

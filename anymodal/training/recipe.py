@@ -75,7 +75,7 @@ class Recipe:
     def finder(self) -> Finder | None:
         """What finds the windows that a question is shown again; None before the word reader was trained."""
         shows = self.trained_reader and self.spec.memory.look_again and not isinstance(self.lm, AttachedLM)
-        return Finder(self.spec.search, self.tokenizer, self.reader.eval()) if shows else None
+        return Finder(self.spec.search, self.tokenizer, self.reader.eval(), self.spec.point) if shows else None
 
     def load(self) -> None:
         """Take up the weights of the run, where there are any."""

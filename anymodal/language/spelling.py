@@ -1,0 +1,85 @@
+"""Words of a question that are misspelt, spelt right before anyone reads it: "the gren satr, how mnay?".
+
+Nearly all slips in typing exchange, drop, double or replace one letter (Damerau 1964, doi 10.1145/363958.363994). A word
+with such a slip is taken for the one word that it may be; where it may be two, or is known itself, it is left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+
+SHORT, LONG = 4, 6  # letters of a word that may be misspelt: in any way where it is long
+ENDINGS = (("s", ""), ("d", ""), ("ed", ""), ("ing", ""), ("ing", "e"))
+NEVER = frozenset({"across", "talking", "raising"})  # words of their own, one slip from a known one
+_WORD = re.compile(r"[a-z]+")
+
+
+class Spelling:
+    """words: what a word may be meant to be; few: those of them that too many others are like, to be taken for them but
+    where letters are exchanged or doubled; known: whether one is a word as it stands."""
+
+    def __init__(self, words: Iterable[str], few: Iterable[str], known: Callable[[str], bool]) -> None:
+        self._words = sorted({w for w in words if len(w) >= SHORT})
+        self._sure = sorted({*self._words} - {*few})
+        self.known = lru_cache(maxsize=4096)(lambda word: word in NEVER or any(map(known, stems(word))))
+        self.word = lru_cache(maxsize=4096)(self._word)
+
+    def __call__(self, text: str) -> str:
+        """A text in small letters, with its words spelt right."""
+        return _WORD.sub(lambda found: self.word(found[0]), text)
+
+    def _word(self, word: str) -> str:
+        if len(word) < SHORT or self.known(word):
+            return word
+        if not (found := [w for w in self._words if _slipped(word, w)]):
+            found = [w for w in self._sure if _alike(word, w, SHORT)]
+            found = [] if found and max(len(word), len(found[0])) < LONG else found
+        return found[0] if len(found) == 1 else word
+
+
+def stems(word: str) -> Iterator[str]:
+    """A word, and what it may be a form of."""
+    yield word
+    yield from (word.removesuffix(ending) + left for ending, left in ENDINGS
+                if word.endswith(ending) and len(word) - len(ending) >= SHORT - 1)
+
+
+def inflected(word: str) -> Iterator[str]:
+    """A word that tokens say, as a question may: "star", "stars"; "bounces", "bounce", "bounced", "bouncing"."""
+    yield word
+    if not word.endswith("s"):
+        yield word + "s"
+    elif word.endswith("ss"):
+        yield word + "es"
+    else:
+        stem = word[:-1]
+        yield from (stem, stem.removesuffix("e") + "ed", stem.removesuffix("e") + "ing")
+
+
+def misspelt(word: str, known: str, long: int = LONG) -> bool:
+    """Whether a word may be the known one with a slip, in any way where it is so long."""
+    return _slipped(word, known) or _alike(word, known, long)
+
+
+def _slipped(word: str, known: str) -> bool:
+    """With two letters exchanged, or one doubled."""
+    if len(word) == len(known):
+        return any(word == known[:i] + known[i : i + 2][::-1] + known[i + 2 :] for i in range(len(known) - 1))
+    doubled = (word[:i] + word[i + 1 :] for i in range(1, len(word)) if word[i] == word[i - 1])
+    return len(word) == len(known) + 1 and known in doubled
+
+
+def _alike(word: str, known: str, long: int = LONG) -> bool:
+    """Of two that are long, with a letter less or more, or another one."""
+    if max(len(word), len(known)) < long or abs(len(word) - len(known)) > 1:
+        return False
+    if len(word) == len(known):
+        return sum(x != y for x, y in zip(word, known, strict=True)) == 1
+    return word in _shorter(known) or known in _shorter(word)
+
+
+def _shorter(word: str) -> Iterator[str]:
+    """By each of its letters."""
+    return (word[:i] + word[i + 1 :] for i in range(len(word)))
