@@ -69,6 +69,7 @@ class PointSpec(_Strict):
     first: frozenset[str] = frozenset()  # that ask which of two things came first
     starts: frozenset[str] = frozenset()  # that ask of a thing as it was at first
     counts: frozenset[str] = frozenset()  # that have things counted
+    polar: tuple[str, ...] = ()  # that ask for yes or no: "is there"
     unless: frozenset[str] = frozenset()  # where yes says more than that what is named was there at some time
     halves: dict[str, str] = Field(default_factory=dict)  # a word that names something only with this one behind it
     things: tuple[str, ...] = ()  # kinds by whose words a thing is listed

@@ -94,7 +94,8 @@ class Finder:
         few = {word for word, kind in self.kind.items() if kind in PLACES}
         of_tokens = ((i, self._tokenizer.decode([i]).strip()) for i in range(self._tokenizer.vocab))
         words |= few | {word for i, word in of_tokens if word.isalpha() and self._tokenizer.encode(word) == [i]}
-        return Spelling(words, few, lambda word: word in words or self.known(word) is not None)
+        counts = frozenset() if point is None else point.counts
+        return Spelling(words, few, counts, lambda word: word in words or self.known(word) is not None)
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 

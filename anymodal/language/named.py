@@ -13,14 +13,13 @@ from functools import partial
 
 from anymodal.config_words import PointSpec, SearchSpec
 from anymodal.language.finder import Finder
-from anymodal.language.spelling import misspelt
 
 THING = ("color", "shape", "size")  # kinds of words that a thing is named by
 LONE = ("sound", "motion")  # kinds of what happens to no thing
 _WORD = re.compile(r"[a-z]+")
 _NUMBER = re.compile(r"\d")
 _ARTICLES = frozenset({"the", "a", "an"})
-_HOW = "how"  # "many"
+_ASKS = re.compile(r"\b(?:what|which|when|where|who|whose|how)\b")
 _DOES = frozenset({"do", "does", "did"})  # "what did the star do", not "do you see"
 
 
@@ -38,7 +37,7 @@ class Named:
     """`thing`: the first one named, as numbers of words. `kinds`: of all words. `side`: -1 where a question asks of the
     time before the one thing that happens, 1 for after it. `since`: the place, among what happens, of that after which the
     first is asked about. `first`: which of two came first is asked. `counts`: how many things there are. `start`: of the
-    thing as it was at first. `words`: all that are named, by number."""
+    thing as it was at first. `polar`: yes or no is asked for. `words`: all that are named, by number."""
 
     happenings: tuple[Happening, ...] = ()
     thing: tuple[int, ...] = ()
@@ -48,6 +47,7 @@ class Named:
     first: bool = False
     counts: bool = False
     start: bool = False
+    polar: bool = False
     words: frozenset[int] = frozenset()
 
     def happens(self, kind: str) -> bool:
@@ -95,7 +95,7 @@ class Names:
                 number = None
             if number is None:
                 asked = asked or next((kind for kind, words in self._point.asks.items() if word in words), "")
-                counting = counting or self._count_word(before, word)
+                counting = counting or word in self._point.counts
                 asked = asked or ("event" if thing and word in _DOES and not counting else "")
                 continue
             kind = self._finder.kind[self._finder.lexicon[number]]
@@ -129,7 +129,13 @@ class Names:
         one = next((h.thing for h in found if h.thing), self._plainly(thing))
         beside = one and len(found) <= 1 and not any(h.kind in LONE for h in found) and not _NUMBER.search(text)
         return Named(tuple(found), one, frozenset(kinds), side if beside else 0, since, first and len(found) == 2,
-                     self._counts(words, found), not found and not self._point.starts.isdisjoint(words), frozenset(numbers))
+                     self._counts(words, found), not found and not self._point.starts.isdisjoint(words), self._polar(text),
+                     frozenset(numbers))
+
+    def _polar(self, text: str) -> bool:
+        """Is it asked whether there is something: "was there a time when the star stopped", not "when was there a bell"?"""
+        at = min((i for opening in self._point.polar if (i := text.find(opening)) >= 0), default=len(text))
+        return at < len(text) and not _ASKS.search(text[:at])
 
     def _noun(self, before: str) -> bool:
         """Whether a word behind this one is a sound's or a motion's name."""
@@ -139,7 +145,7 @@ class Names:
 
     def _counts(self, words: Sequence[str], found: Sequence[Happening]) -> bool:
         """Is it asked how many things there are: "how many disks show up", not "how many seconds until the disk stops"?"""
-        places = (i for i, word in enumerate(words) if self._count_word(words[i - 1] if i else "", word))
+        places = (i for i, word in enumerate(words) if word in self._point.counts)
         behind = next((words[i + 1 :] for i in places), None)
         if behind is None:
             return False
@@ -147,11 +153,6 @@ class Names:
         number = self._finder.known(what)
         named = number is not None and self._finder.kind[self._finder.lexicon[number]] in THING
         return named or not any(h.thing for h in found)
-
-    def _count_word(self, before: str, word: str) -> bool:
-        """"many" and others; behind "how" also with any slip, however short: "how mny"."""
-        slip = before == _HOW and not self._finder.spelt.known(word)
-        return word in self._point.counts or slip and any(misspelt(word, known, 1) for known in self._point.counts)
 
     def _plainly(self, thing: Sequence[int]) -> tuple[int, ...]:
         """A name without the size, which tokens say least surely, where it has two other words."""

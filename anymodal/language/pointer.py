@@ -54,6 +54,7 @@ class Pointer:
                        and (n := finder.known(word)) in told}  # of tokens that are words of their own
         self.nothing, self.more = tuple(tokenizer.encode(NOTHING)), tokenizer.encode("red, red")[1]
         self.unseen = tokenizer.encode(point.unseen)[0] if point.unseen else None
+        self.outside = tokenizer.encode(point.outside)[0] if point.outside else None
         self.none = {kind: tuple(tokenizer.encode(text)) for kind, text in point.none.items()}
         self.leaves = {kind: finder.number(word) for kind, word in point.leaves.items()}
         self.things = {tuple(tokenizer.encode(" ".join(name))): tuple(map(finder.number, name))
@@ -140,7 +141,9 @@ class Pointing:
         """Log-probabilities (T,) of the next token, with what soft tokens say."""
         if self._told:
             return scores
-        if not self._ids and not self._steps:
+        if not self._ids and not self._in_step and self.named.polar:
+            scores = self._polar(scores)
+        elif not self._ids and not self._steps:
             scores = self._whether_seen(scores)
         top = int(scores.argmax())
         if not self._ids and top in (self.pointer.yes, self.pointer.no) and (yes := self._yes()) is not None:
@@ -161,6 +164,14 @@ class Pointing:
         weights = torch.full_like(scores, DOUBT * float(np.log(self.seen)))
         weights[unseen] = DOUBT * float(np.log(1 - self.seen))
         weights[[self.pointer.yes, self.pointer.no]] = 0.0
+        return torch.log_softmax(scores + weights, -1)
+
+    def _polar(self, scores: Tensor) -> Tensor:
+        """Where yes or no is asked for: nothing else, but that the question is of another world, or cannot be told of what
+        is not seen."""
+        pointer, weights = self.pointer, torch.full_like(scores, -torch.inf)
+        weights[[pointer.yes, pointer.no, NOTE]] = 0.0
+        weights[[i for i in (pointer.outside, pointer.unseen if self.there.max() < THERE else None) if i is not None]] = 0.0
         return torch.log_softmax(scores + weights, -1)
 
     def _yes(self) -> float | None:

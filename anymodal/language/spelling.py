@@ -13,25 +13,32 @@ from functools import lru_cache
 SHORT, LONG = 4, 6  # letters of a word that may be misspelt: in any way where it is long
 ENDINGS = (("s", ""), ("d", ""), ("ed", ""), ("ing", ""), ("ing", "e"))
 NEVER = frozenset({"across", "talking", "raising"})  # words of their own, one slip from a known one
-_WORD = re.compile(r"[a-z]+")
+_WORD, _HOW = re.compile(r"[a-z]+"), re.compile(r"(?<=\bhow )[a-z]+")
 
 
 class Spelling:
     """words: what a word may be meant to be; few: those of them that too many others are like, to be taken for them but
-    where letters are exchanged or doubled; known: whether one is a word as it stands."""
+    where letters are exchanged or doubled; counts: those that are meant behind "how", with any slip; known: whether one is
+    a word as it stands."""
 
-    def __init__(self, words: Iterable[str], few: Iterable[str], known: Callable[[str], bool]) -> None:
+    def __init__(self, words: Iterable[str], few: Iterable[str], counts: Iterable[str],
+                 known: Callable[[str], bool]) -> None:
         self._words = sorted({w for w in words if len(w) >= SHORT})
         self._sure = sorted({*self._words} - {*few})
-        self.known = lru_cache(maxsize=4096)(lambda word: word in NEVER or any(map(known, stems(word))))
+        self._counts = sorted(counts)
+        self._known = lru_cache(maxsize=4096)(lambda word: word in NEVER or any(map(known, stems(word))))
         self.word = lru_cache(maxsize=4096)(self._word)
 
     def __call__(self, text: str) -> str:
         """A text in small letters, with its words spelt right."""
-        return _WORD.sub(lambda found: self.word(found[0]), text)
+        return _WORD.sub(lambda found: self.word(found[0]), _HOW.sub(lambda found: self._counted(found[0]), text))
+
+    def _counted(self, word: str) -> str:
+        found = [] if self._known(word) else [w for w in self._counts if _slipped(word, w) or _alike(word, w, 1)]
+        return found[0] if len(found) == 1 else word
 
     def _word(self, word: str) -> str:
-        if len(word) < SHORT or self.known(word):
+        if len(word) < SHORT or self._known(word):
             return word
         if not (found := [w for w in self._words if _slipped(word, w)]):
             found = [w for w in self._sure if _alike(word, w, SHORT)]
@@ -58,11 +65,6 @@ def inflected(word: str) -> Iterator[str]:
         yield from (stem, stem.removesuffix("e") + "ed", stem.removesuffix("e") + "ing")
 
 
-def misspelt(word: str, known: str, long: int = LONG) -> bool:
-    """Whether a word may be the known one with a slip, in any way where it is so long."""
-    return _slipped(word, known) or _alike(word, known, long)
-
-
 def _slipped(word: str, known: str) -> bool:
     """With two letters exchanged, or one doubled."""
     if len(word) == len(known):
@@ -71,7 +73,7 @@ def _slipped(word: str, known: str) -> bool:
     return len(word) == len(known) + 1 and known in doubled
 
 
-def _alike(word: str, known: str, long: int = LONG) -> bool:
+def _alike(word: str, known: str, long: int) -> bool:
     """Of two that are long, with a letter less or more, or another one."""
     if max(len(word), len(known)) < long or abs(len(word) - len(known)) > 1:
         return False
