@@ -22,7 +22,7 @@ from torch import Tensor
 from anymodal.config import BundleSpec
 from anymodal.language.finder import Finder
 from anymodal.language.listing import Listing, chances
-from anymodal.language.named import LONE, Named, Names
+from anymodal.language.named import LONE, THING, Named, Names
 from anymodal.language.tokenizer import ANSWER, EVIDENCE, NOTE, TextTokenizer
 from anymodal.language.word_reader import NOTHING
 
@@ -338,16 +338,21 @@ class Pointing:
             k = None  # a way is told by any window in which it moves
         scope, table = self.said if k is None else self.said[[k]], self.pointer.kinds[kind]
         thing = [n for n in self.named.thing if self.named.happenings or not any(n in words for words in table.values())]
-        found = {}
+        found: dict[tuple[int, ...], np.ndarray | float] = {}
         other = self.pointer.sides[self.named.start] if kind in self.pointer.leaves else ()
         for ids, words in table.items():
             longer = {n for more in table.values() if {*words} < {*more} for n in more} - {*words}  # "top", not "top left"
             told = kind in self.pointer.lists and _times_in(self._ids, [ids])  # nothing is listed twice
-            found[ids] = 0.0 if told else float(_both(scope, [*words, *thing], [*longer, *other]).max())
+            found[ids] = np.zeros(len(scope)) if told else _both(scope, [*words, *thing], [*longer, *other])
+        sure = np.max([*found.values()], 0)  # (K,)
+        if kind in THING and sure.any():  # which it keeps: no window alone tells
+            found = {ids: float(sure.max() * (chances @ sure) / sure.sum()) for ids, chances in found.items()}
+        else:
+            found = {ids: float(chances.max()) for ids, chances in found.items()}
         if beside is not None and kind == self.pointer.changing:
             found = {ids: self._turned([*words, *thing]) for ids, words in table.items()}
-            if max(found.values()) > THERE:  # which the language model, taking before for after, would overrule
-                found = {ids: chance if chance > AWAY else 0.0 for ids, chance in found.items()}
+        if max(found.values()) > THERE:  # which the language model would overrule
+            found = {ids: chance if chance > AWAY else 0.0 for ids, chance in found.items()}
         if self._in_step and not self._ids:
             there = float(self.there[k]) if k is not None and self._names(kind) and kind not in self.pointer.lists else 0.0
             found[self.pointer.nothing] = 1 - max(there, *found.values())
