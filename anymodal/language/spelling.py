@@ -7,12 +7,12 @@ with such a slip is taken for the one word that it may be; where it may be two, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, lru_cache
 
-SHORT, LONG = 4, 6  # letters of a word that may be misspelt: in any way where it is long
+SHORT = 4  # letters of a word that may be misspelt
 ENDINGS = (("s", ""), ("d", ""), ("ed", ""), ("ing", ""), ("ing", "e"))
-NEVER = frozenset({"across", "talking", "raising"})  # words of their own, one slip from a known one
+USUAL = 300  # times that a word of English stands in the list of pyspellchecker to be none that is misspelt
 _WORD, _HOW = re.compile(r"[a-z]+"), re.compile(r"(?<=\bhow )[a-z]+")
 
 
@@ -26,7 +26,7 @@ class Spelling:
         self._words = sorted({w for w in words if len(w) >= SHORT})
         self._sure = sorted({*self._words} - {*few})
         self._counts = sorted(counts)
-        self._known = lru_cache(maxsize=4096)(lambda word: word in NEVER or any(map(known, stems(word))))
+        self._known = lru_cache(maxsize=4096)(lambda word: any(map(known, stems(word))) or _english()[word] >= USUAL)
         self.word = lru_cache(maxsize=4096)(self._word)
 
     def __call__(self, text: str) -> str:
@@ -34,16 +34,22 @@ class Spelling:
         return _WORD.sub(lambda found: self.word(found[0]), _HOW.sub(lambda found: self._counted(found[0]), text))
 
     def _counted(self, word: str) -> str:
-        found = [] if self._known(word) else [w for w in self._counts if _slipped(word, w) or _alike(word, w, 1)]
+        found = [] if self._known(word) else [w for w in self._counts if _slipped(word, w) or _alike(word, w)]
         return found[0] if len(found) == 1 else word
 
     def _word(self, word: str) -> str:
         if len(word) < SHORT or self._known(word):
             return word
-        if not (found := [w for w in self._words if _slipped(word, w)]):
-            found = [w for w in self._sure if _alike(word, w, SHORT)]
-            found = [] if found and max(len(word), len(found[0])) < LONG else found
+        found = [w for w in self._words if _slipped(word, w)] or [w for w in self._sure if _alike(word, w)]
         return found[0] if len(found) == 1 else word
+
+
+@cache
+def _english() -> Mapping[str, int]:
+    """How often each word stands in a lot of English."""
+    from spellchecker import SpellChecker
+
+    return SpellChecker(language="en").word_frequency
 
 
 def stems(word: str) -> Iterator[str]:
@@ -73,13 +79,11 @@ def _slipped(word: str, known: str) -> bool:
     return len(word) == len(known) + 1 and known in doubled
 
 
-def _alike(word: str, known: str, long: int) -> bool:
-    """Of two that are long, with a letter less or more, or another one."""
-    if max(len(word), len(known)) < long or abs(len(word) - len(known)) > 1:
-        return False
+def _alike(word: str, known: str) -> bool:
+    """With a letter less or more, or another one."""
     if len(word) == len(known):
         return sum(x != y for x, y in zip(word, known, strict=True)) == 1
-    return word in _shorter(known) or known in _shorter(word)
+    return abs(len(word) - len(known)) == 1 and (word in _shorter(known) or known in _shorter(word))
 
 
 def _shorter(word: str) -> Iterator[str]:
