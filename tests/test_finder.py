@@ -58,7 +58,7 @@ def test_misspelt_words_are_known_but_for_those_that_are_words_of_their_own(find
                         ("purplle", "purple"), ("bonces", "bounces"), ("ywllow", "yellow")):
         assert finder.known(word) is None
         assert finder.spelt(word) == meant
-    words = "clock loops flight water shall start rang xyzzy the gone stay half keep test bright across talking stone share".split()
+    words = "clock loops flight water shall start rang xyzzy the gone stay half keep test bright across stone share".split()
     assert not [word for word in words if finder.spelt(word) != word]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from anymodal.bundle import load_bundle
 from anymodal.language.spelling import Spelling, inflected, stems
 
-WORDS = ("orange", "triangle", "happens", "middle", "notice", "ring", "star", "right", "sound", "around")
+WORDS = ("purple", "triangle", "happens", "middle", "notice", "ring", "star", "right", "sound", "around")
 
 
 @pytest.fixture(scope="module")
