@@ -192,6 +192,31 @@ def test_yes_and_no_are_not_doubted_for_what_is_not_there(mind):
     assert top(mind, point.weigh(scores(mind, at=0.5, no=0.4, i=0.1))) == "no"
 
 
+@pytest.mark.parametrize("question", ["Was there a time when the red star stopped?",
+                                      "say, is there a part where the red star stops"])
+def test_where_yes_or_no_is_asked_for_no_time_and_no_place_is_said(mind, question):
+    point = pointing(mind, question, *STOPS)
+    assert point.named.polar
+    assert top(mind, point.weigh(scores(mind, at=0.99, i=0.0099, no=1e-4, yes=1e-5))) == "yes", "tokens say it stops"
+    say(point, mind, NOTE, "2", ANSWER)
+    assert top(mind, point.weigh(scores(mind, top=0.999, no=1e-4, yes=1e-5))) == "yes"
+    unseen = pointing(mind, question.replace("star", "square"), *STOPS)
+    assert top(mind, unseen.weigh(scores(mind, at=0.9, i=0.09, no=0.01))) == "i", "what is not seen may be left open"
+
+
+@pytest.mark.parametrize("question", ["When was there a bell?", "what sound was there", "How many stars are there?"])
+def test_what_else_is_asked_of_what_is_there(mind, question):
+    assert not mind._ask.pointer._names.of(question).polar
+
+
+def test_a_shape_is_told_by_all_windows_that_show_the_thing_and_not_overruled(mind):
+    windows = (("blue cross",), ("blue cross", "red star"), ("blue cross", "blue star nothing"))
+    point = pointing(mind, "What shape is the blue object?", *windows)
+    assert top(mind, point.weigh(scores(mind, star=0.6, cross=0.4))) == "cross", "one window in three was misread"
+    point = pointing(mind, "What shape is the blue object?", *windows[:2])
+    assert top(mind, point.weigh(scores(mind, star=0.995, cross=0.005))) == "cross"
+
+
 def test_a_word_that_the_question_names_is_only_weighed_where_a_step_says_what_there_is(mind):
     point = pointing(mind, "Is the star red?", ("blue star",))
     point.push(NOTE)
