@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.session_parts import ROLES
+from actors.session_parts import ROLES, TRIP
 from actors.supervisor import Supervisor
 from actors.testing import LocalParts
 from anymodal.agent import load
@@ -28,7 +28,7 @@ from anymodal.testing_bundle import random_bundle
 from anymodal.types import Answer, Delta
 
 pytestmark = pytest.mark.timeout(900)
-QUESTION, WINDOWS = "what colour is it?", 10
+QUESTION, WINDOWS = "what colour is it?", 2 * TRIP + 2
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_no_part_waits_for_another(supervisor, clip):
     parts, sent = supervisor._parts, []
 
     def before(*called: str) -> None:
-        if called in (("mind", "open"), ("mind", "extend")):  # a batch is stored
+        if called in (("mind", "open"), ("mind", "extend")):  # a trip is stored
             deadline_s = time.monotonic() + 60
             while not sent and parts.calls["perception", "encode"] < 2 and time.monotonic() < deadline_s:
                 time.sleep(0.005)
@@ -144,8 +144,8 @@ def test_no_part_waits_for_another(supervisor, clip):
     parts.before = before
     supervisor.open("a", clip, {}, {})
     assert wait(supervisor, "a") == WINDOWS
-    assert sent[0] >= 2, "the next batch is sent while one is stored"
-    assert len(sent) == parts.calls["perception", "encode"] == -(-WINDOWS // BATCH), "a call for each batch"
+    assert sent[0] >= 2, "the next trip is sent while one is stored"
+    assert len(sent) == parts.calls["perception", "encode"] == -(-WINDOWS // TRIP), "a call for each trip"
 
 
 def test_live_windows_share_smaller_batches(supervisor, clip):
@@ -195,8 +195,8 @@ def test_what_has_not_changed_is_not_encoded_again_whoever_dies(supervisor, bund
     assert sum(bool(p.repeats) for p in alone[0]) >= WINDOWS - 3
     supervisor.open("plain", still, {}, {})
     assert wait(supervisor, "plain") == WINDOWS
-    batches = -(-WINDOWS // BATCH)
-    assert supervisor._parts.calls["perception", "encode"] == batches
+    trips = -(-WINDOWS // TRIP)
+    assert supervisor._parts.calls["perception", "encode"] == trips
     parts, left = supervisor._parts, [("perception", "encode_alone", 0), ("mind", "extend", 0), ("source", "next", 1)]
 
     def before(*called: str) -> None:
@@ -210,7 +210,7 @@ def test_what_has_not_changed_is_not_encoded_again_whoever_dies(supervisor, bund
     supervisor.open("gated", still, {}, {"gate": True})
     check(supervisor, "gated", alone)
     assert all(well < 0 for _, _, well in left), "some part never died"
-    assert supervisor._parts.calls["perception", "encode"] == batches, "nothing went there before the gate"
+    assert supervisor._parts.calls["perception", "encode"] == trips, "nothing went there before the gate"
     assert [dict(p.repeats) for p in supervisor._sessions["gated"].log.windows()] == [dict(p.repeats) for p in alone[0]]
 
 
