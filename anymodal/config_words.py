@@ -75,6 +75,7 @@ class PointSpec(_Strict):
     things: tuple[str, ...] = ()  # kinds by whose words a thing is listed
     begins: str = ""  # what tokens say, too, where a sound or a motion begins,
     becomes: str = ""  # where a thing's first word becomes another,
+    comes: str = ""  # where it comes to be seen,
     leaves: dict[str, str] = Field(default_factory=dict)  # where it ceases to have a word of a kind,
     parts: str = ""  # of a thing in the place that it leaves in a window,
     enters: str = ""  # and in the one it comes to
@@ -105,7 +106,7 @@ def check_words(search: SearchSpec | None, reader: Mapping[str, Any] | None, poi
             raise ConfigError(f"{where}: point names {kind!r}, which is not among search.words",
                               fix=nearest(kind, search.words))
     read = reader.get("words", ())
-    told = (point.begins, point.becomes, point.parts, point.enters)
+    told = (point.begins, point.becomes, point.comes, point.parts, point.enters)
     for word in (*point.says, *point.leaves.values(), *point.halves.values(), *filter(None, told)):
         if word not in read:
             raise ConfigError(f"{where}: point names {word!r}, which word_reader.words has not", fix=nearest(word, read))

@@ -405,3 +405,13 @@ def test_a_bundle_that_cannot_point_is_refused(own_bundle, change, match):
     path.write_text(yaml.safe_dump(raw | words | change))
     with pytest.raises(ConfigError, match=match):
         load_bundle(path)
+
+
+@pytest.mark.parametrize(("at_change", "things"), [
+    ((("blue star",), ("red star",)), 1), ((("blue star changes before",), ("red star changes after",)), 1),
+    ((("blue star",), ("red star appears",)), 2), ((("blue star disappears",), ("red star",)), 2),
+    ((("blue star",), ("red star", "blue star")), 2)])
+def test_a_thing_that_takes_another_colour_is_counted_once(mind, at_change, things):
+    later = at_change[1] if len(at_change[1]) > 1 else ("red star",)
+    point = pointing(mind, "How many stars are there?", ("blue star",), *at_change, later)
+    assert sum(chance > 0.5 for chance in point.listing.chances.values()) == things

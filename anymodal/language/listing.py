@@ -59,10 +59,33 @@ def parts(ids: Sequence[int], comma: int) -> list[tuple[int, ...]]:
     return [tuple(part) for part in found]
 
 
-def chances(said: np.ndarray, items: Items, like: Sequence[int], becomes: int | None) -> dict[tuple[int, ...], float]:
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What tokens say of a thing whose first word changes, of one that comes, and of one that goes."""
+
+    becomes: int
+    comes: Sequence[int]
+    leaves: Sequence[int]
+
+    def same(self, said: np.ndarray, new: Sequence[int], begin: int, old: Sequence[int], last: int) -> bool:
+        """Whether what is first seen in window `begin` is what was last seen in `last` under another first word: it is said
+        to have changed; or the one is seen no more when the other is, and neither is said to have gone or come."""
+
+        def tells(k: int, words: Sequence[int]) -> bool:
+            """It or the window before it."""
+            return float(said[max(0, k - 1) : k + 1][..., list(words)].min(-1).max()) >= SHOWN
+
+        if tells(begin, [self.becomes, *new[1:]]):
+            return True
+        came = any(tells(begin, [word, *new]) for word in self.comes)
+        went = any(tells(last + 1, [word, *old]) for word in self.leaves)
+        return last <= begin and not came and not went
+
+
+def chances(said: np.ndarray, items: Items, like: Sequence[int], turns: Turns | None) -> dict[tuple[int, ...], float]:
     """How likely each of the items was shown, of those that are `like` these words, too: in two windows, for a word is
     sometimes misread in one. A token that says the words of two things does not tell which are whose. said: (K, N, V).
-    becomes: what tokens say of a thing whose first word changes."""
+    turns: where a thing's first word may change, which stays one thing."""
     kinds = [sorted(set(words)) for words in zip(*items.values(), strict=True)]
     others = {n: said[..., [o for o in kind if o != n]].max(-1) for kind in kinds for n in kind}  # (K, N) each
     when = {}
@@ -73,15 +96,14 @@ def chances(said: np.ndarray, items: Items, like: Sequence[int], becomes: int | 
         several = np.minimum.reduce([others[n] for n in words])
         when[ids] = (said[..., [*words, *like]].min(-1) * (1 - several)).max(-1)
     found = {ids: float(np.sort(at)[-2:].mean()) for ids, at in when.items()}
-    if becomes is None:
+    if turns is None:
         return {ids: _sure(chance) for ids, chance in found.items()}
-    begin = {ids: int((at > SHOWN).argmax()) for ids, at in when.items() if at.max() > SHOWN}
-    for ids, (_, *rest) in items.items():
-        earlier = [o for o in begin if items[o][1:] == tuple(rest) and o != ids and found[o] > SHOWN]
-        if ids in begin and any(begin[o] < begin[ids] for o in earlier):
-            k = begin[ids]
-            changed = said[max(0, k - 1) : k + 1][..., [becomes, *rest]].min(-1).max()
-            found[ids] = found[ids] if changed < SHOWN else 0.0
+    seen = {ids: np.flatnonzero(at > SHOWN) for ids, at in when.items() if at.max() > SHOWN}
+    for ids, at in seen.items():
+        words = items[ids]
+        earlier = [o for o in seen if items[o][1:] == words[1:] and seen[o][0] < at[0] and found[o] > SHOWN]
+        if any(turns.same(said, words, at[0], items[o], seen[o][-1]) for o in earlier):
+            found[ids] = 0.0
     return {ids: _sure(chance) for ids, chance in found.items()}
 
 

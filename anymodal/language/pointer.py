@@ -21,7 +21,7 @@ from torch import Tensor
 
 from anymodal.config import BundleSpec
 from anymodal.language.finder import Finder
-from anymodal.language.listing import Listing, chances
+from anymodal.language.listing import Listing, Turns, chances
 from anymodal.language.named import LONE, THING, Named, Names
 from anymodal.language.tokenizer import ANSWER, EVIDENCE, NOTE, TextTokenizer
 from anymodal.language.word_reader import NOTHING
@@ -61,6 +61,8 @@ class Pointer:
                        for name in product(*(words[kind] for kind in point.things))} if point.things else {}
         self.sides = [[finder.number(word)] if word else [] for word in (point.parts, point.enters)]  # not now; not first
         self.becomes = finder.number(point.becomes) if point.becomes else None
+        comes = [finder.number(point.comes)] if point.comes else []
+        self.turns = None if self.becomes is None else Turns(self.becomes, comes, [*self.leaves.values()])
         self.changing = point.changing
         self.numbers = {tuple(tokenizer.encode(str(n))): n for n in range(10)}
         self.yes, self.no = (tokenizer.encode(word)[0] for word in ("yes", "no"))
@@ -122,7 +124,7 @@ class Pointing:
         seen = float(min(self.there.max(), *asked, 1.0))
         self.seen = min(1 - LEAST, max(LEAST if self.all_of_it else 0.5, seen))
         if named.counts and self.pointer.things and self.all_of_it:
-            shown = chances(self.said, self.pointer.things, named.thing, self.pointer.becomes)
+            shown = chances(self.said, self.pointer.things, named.thing, self.pointer.turns)
             self.listing = Listing(shown, self.pointer.more, ANSWER, self.pointer.nothing)
 
     def push(self, token: int) -> None:
