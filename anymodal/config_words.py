@@ -69,7 +69,7 @@ class PointSpec(_Strict):
     first: frozenset[str] = frozenset()  # that ask which of two things came first
     starts: frozenset[str] = frozenset()  # that ask of a thing as it was at first
     counts: frozenset[str] = frozenset()  # that have things counted
-    polar: tuple[str, ...] = ()  # that ask for yes or no: "is there"
+    polar: tuple[str, ...] = ()  # beginnings of what asks for yes or no: "is there a"
     unless: frozenset[str] = frozenset()  # where yes says more than that what is named was there at some time
     halves: dict[str, str] = Field(default_factory=dict)  # a word that names something only with this one behind it
     things: tuple[str, ...] = ()  # kinds by whose words a thing is listed
@@ -107,6 +107,7 @@ def check_words(search: SearchSpec | None, reader: Mapping[str, Any] | None, poi
                               fix=nearest(kind, search.words))
     read = reader.get("words", ())
     told = (point.begins, point.becomes, point.comes, point.parts, point.enters)
-    for word in (*point.says, *point.leaves.values(), *point.halves.values(), *filter(None, told)):
+    said = (word for value in point.says for word in value.split())
+    for word in (*said, *point.leaves.values(), *point.halves.values(), *filter(None, told)):
         if word not in read:
             raise ConfigError(f"{where}: point names {word!r}, which word_reader.words has not", fix=nearest(word, read))

@@ -415,3 +415,20 @@ def test_a_thing_that_takes_another_colour_is_counted_once(mind, at_change, thin
     later = at_change[1] if len(at_change[1]) > 1 else ("red star",)
     point = pointing(mind, "How many stars are there?", ("blue star",), *at_change, later)
     assert sum(chance > 0.5 for chance in point.listing.chances.values()) == things
+
+
+def test_what_is_heard_while_a_thing_is_seen(mind):
+    question = "What did you hear while the red star was visible?"
+    for windows, heard in (((("red star", "silence"), ("nothing", "low bell starts")), False),
+                           ((("red star", "low bell starts"), ("nothing", "high beep starts")), True)):
+        point = pointing(mind, question, *windows)
+        begin = scores(mind, silence=0.5, yes=0.4, a=0.1)
+        begin[NOTE] = begin.max()
+        begin = torch.log_softmax(begin, -1)
+        assert int(point.weigh(begin).argmax()) == (NOTE if heard else mind.tokenizer.encode("silence")[0])
+    say(point, mind, NOTE, SPACE)
+    assert top(mind, point.weigh(scores(mind, _0=0.4, _1=0.6))) == "0", "where both are"
+    say(point, mind, mind.tokenizer.encode("0")[1], ANSWER)
+    assert top(mind, point.weigh(scores(mind, yes=0.9, a=0.06, clicks=0.04))) == "a"
+    point.push(mind.tokenizer.encode("a bell")[0])
+    assert top(mind, point.weigh(scores(mind, beep=0.9, bell=0.1))) == "bell"

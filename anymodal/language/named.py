@@ -60,7 +60,7 @@ class Names:
 
     def __init__(self, search: SearchSpec, point: PointSpec, finder: Finder) -> None:
         self._search, self._point, self._finder = search, point, finder
-        self._said = {text: finder.number(word) for word, text in point.says.items()}
+        self._said = {text: finder.number(word) for word, text in point.says.items() if " " not in text}
         self._sides = {w: -1 for w in point.before} | {w: 1 for w in point.after}
         self._verbs = {n for word in search.plain if (n := finder.known(word)) is not None}  # "the bell rings"
         self._halves = {word: finder.number(behind) for word, behind in point.halves.items()}

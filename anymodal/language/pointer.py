@@ -22,7 +22,7 @@ from torch import Tensor
 from anymodal.config import BundleSpec
 from anymodal.language.finder import Finder
 from anymodal.language.listing import Listing, Turns, chances
-from anymodal.language.named import LONE, THING, Named, Names
+from anymodal.language.named import LONE, THING, Happening, Named, Names
 from anymodal.language.tokenizer import ANSWER, EVIDENCE, NOTE, TextTokenizer
 from anymodal.language.word_reader import NOTHING
 
@@ -120,7 +120,10 @@ class Pointing:
         there, leaves = _both(self.said, named.thing), [*self.pointer.leaves.values()]
         self.left = np.max([_both(self.said, [*named.thing, n]) for n in leaves], 0) if leaves else np.zeros_like(there)
         self.there = _lasting(there, self.left)
-        asked = [t.max() for t, h in zip(told, named.happenings, strict=True) if h.kind not in self.pointer.none]
+        if self._heard():
+            self.when[0] = self.when[0] * self.there
+        asked = [t.max() for t, h in zip(told, named.happenings, strict=True)
+                 if h.kind not in self.pointer.none or len(h.words) == 1]
         seen = float(min(self.there.max(), *asked, 1.0))
         self.seen = min(1 - LEAST, max(LEAST if self.all_of_it else 0.5, seen))
         if named.counts and self.pointer.things and self.all_of_it:
@@ -145,6 +148,8 @@ class Pointing:
             return scores
         if not self._ids and not self._in_step and self.named.polar:
             scores = self._polar(scores)
+        elif not self._ids and not self._in_step and self._heard():
+            return self._sounding(scores)
         elif not self._ids and not self._steps:
             scores = self._whether_seen(scores)
         top = int(scores.argmax())
@@ -176,6 +181,17 @@ class Pointing:
         weights[[i for i in (pointer.outside, pointer.unseen if self.there.max() < THERE else None) if i is not None]] = 0.0
         return torch.log_softmax(scores + weights, -1)
 
+    def _sounding(self, scores: Tensor) -> Tensor:
+        """Where it is asked what is heard while a thing is seen: a sound, which a step finds first, or silence."""
+        pointer, kind = self.pointer, self.named.happenings[0].kind
+        sounds, none = self._words(kind), pointer.none[kind]
+        any_ = max(sounds.values())
+        options = {(NOTE,): any_, none: 1 - any_} if not self._steps else sounds | {none: 1 - any_}
+        keep = [*_next(options, ()), *(i for i in (pointer.outside, pointer.unseen) if i is not None)]
+        weights = torch.full_like(scores, -torch.inf)
+        weights[keep] = 0.0
+        return _weighed(torch.log_softmax(scores + weights, -1), options)
+
     def _yes(self) -> float | None:
         """How likely yes is right. Where no step came before, or one that lists what happens: if what is named is there.
         Where a step named two of a kind, what there is and what is asked for: if they are the same. None: not known."""
@@ -198,6 +214,17 @@ class Pointing:
         near = [k for k in range(len(self.said))[:: side] if (k - noted) * side > 0 and self.there[k] > THERE][:LATER]
         told = max(AWAY, float(_both(self.said[[noted]], change).max()))
         return float(_both(self.said[near], words).mean()) * told if near else told
+
+    def _heard(self) -> bool:
+        """Is it asked what is heard while a thing is seen?"""
+        named = self.named
+        return bool(named.thing) and len(named.happenings) == 1 and self._any(named.happenings[0]) and (
+            named.happenings[0].kind in LONE)
+
+    @staticmethod
+    def _any(happening: Happening) -> bool:
+        """Is it asked which of a kind it is?"""
+        return len(happening.words) > 1
 
     # --- what may be said next ---------------------------------------------------------------------------------------
 
@@ -327,6 +354,8 @@ class Pointing:
     def _meant(self, kind: str) -> bool:
         """Whether words are of this kind, of those that say the same, and it is known of what."""
         named, rivals = self.named, self.pointer.rivals[kind]
+        if kind in LONE:
+            return self._heard()
         if not named.thing and named.happenings and not named.happens(kind) or any(map(named.happens, rivals)):
             return False
         alone = kind in named.kinds and named.kinds.isdisjoint(rivals)
@@ -346,6 +375,8 @@ class Pointing:
             longer = {n for more in table.values() if {*words} < {*more} for n in more} - {*words}  # "top", not "top left"
             told = kind in self.pointer.lists and _times_in(self._ids, [ids])  # nothing is listed twice
             found[ids] = np.zeros(len(scope)) if told else _both(scope, [*words, *thing], [*longer, *other])
+        if kind in LONE:
+            found = {ids: _both(scope, table[ids]) * (self.there if k is None else self.there[[k]]) for ids in table}
         sure = np.max([*found.values()], 0)  # (K,)
         if kind in THING and sure.any():  # which it keeps: no window alone tells
             found = {ids: float(sure.max() * (chances @ sure) / sure.sum()) for ids, chances in found.items()}
