@@ -432,3 +432,15 @@ def test_what_is_heard_while_a_thing_is_seen(mind):
     assert top(mind, point.weigh(scores(mind, yes=0.9, a=0.06, clicks=0.04))) == "a"
     point.push(mind.tokenizer.encode("a bell")[0])
     assert top(mind, point.weigh(scores(mind, beep=0.9, bell=0.1))) == "bell"
+
+
+def test_a_thing_goes_on_under_the_name_that_it_has_in_the_question(mind):
+    windows = (("red star left",), ("red star changes before left", "blue star changes after left"), ("blue star right",))
+    for question, end, where in (("Where is the red star now?", 2, "right"), ("Where was the blue star at first?", 0, "left"),
+                                 ("Where is the red object now?", 2, "right")):
+        point = pointing(mind, question, *windows)
+        assert point.there.min() > 0.9, "it is there all the time"
+        point.looked = end
+        assert top(mind, point.weigh(scores(mind, left=0.5, right=0.5))) == where
+    point = pointing(mind, "Where is the red star now?", ("red star left",), ("nothing",), ("blue star right",))
+    assert point.there[2] < 0.1, "nothing is said to have changed: another star"

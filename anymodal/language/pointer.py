@@ -23,6 +23,7 @@ from anymodal.config import BundleSpec
 from anymodal.language.finder import Finder
 from anymodal.language.listing import Listing, Turns, chances
 from anymodal.language.named import LONE, THING, Happening, Named, Names
+from anymodal.language.shown import THERE, Change, both, lasting
 from anymodal.language.tokenizer import ANSWER, EVIDENCE, NOTE, TextTokenizer
 from anymodal.language.word_reader import NOTHING
 
@@ -30,7 +31,6 @@ _WORD, _DIGIT = re.compile(r"[a-z]+"), re.compile(r"\d")
 LEAST = 0.02  # what soft tokens leave of anything
 NEVER = 1e-4  # and of what is no answer at all
 DOUBT = 1.0  # power of how likely it is that what is named is not there
-THERE = 0.5  # likelihood from which on a window shows a thing
 LATER = 3  # windows beside a change that tell what came of it
 AWAY = 0.1  # likelihood below which it does not
 Options = Mapping[tuple[int, ...], float]  # ids of what may be said -> how likely it is
@@ -64,6 +64,8 @@ class Pointer:
         comes = [finder.number(point.comes)] if point.comes else []
         self.turns = None if self.becomes is None else Turns(self.becomes, comes, [*self.leaves.values()])
         self.changing = point.changing
+        parts = [[finder.number(part) for value in words[kind] for part in value.split()] for kind in point.things]
+        self.change = Change(self.becomes, *self.sides, parts[0], sum(parts[1:], [])) if self.changing else None
         self.numbers = {tuple(tokenizer.encode(str(n))): n for n in range(10)}
         self.yes, self.no = (tokenizer.encode(word)[0] for word in ("yes", "no"))
 
@@ -112,14 +114,16 @@ class Pointing:
 
     def __post_init__(self) -> None:
         named, begins = self.named, self.pointer.begins
-        told = [np.max([_both(self.said, [*words, *h.thing]) for words in h.words], 0) for h in named.happenings]
-        self.when = [np.minimum(t, _both(self.said, [*h.words[0], *begins])) if h.kind in LONE and len(h.words) == 1 else t
+        if self.pointer.change is not None and not named.counts and not named.side:
+            self.said = self.pointer.change.renamed(self.said, named.thing)
+        told = [np.max([both(self.said, [*words, *h.thing]) for words in h.words], 0) for h in named.happenings]
+        self.when = [np.minimum(t, both(self.said, [*h.words[0], *begins])) if h.kind in LONE and len(h.words) == 1 else t
                      for t, h in zip(told, named.happenings, strict=True)]
         if named.since:
             self.when[0] = self.when[0] * (np.arange(len(self.said)) >= self.when[named.since].argmax())
-        there, leaves = _both(self.said, named.thing), [*self.pointer.leaves.values()]
-        self.left = np.max([_both(self.said, [*named.thing, n]) for n in leaves], 0) if leaves else np.zeros_like(there)
-        self.there = _lasting(there, self.left)
+        there, leaves = both(self.said, named.thing), [*self.pointer.leaves.values()]
+        self.left = np.max([both(self.said, [*named.thing, n]) for n in leaves], 0) if leaves else np.zeros_like(there)
+        self.there = lasting(there, self.left)
         if self._heard():
             self.when[0] = self.when[0] * self.there
         asked = [t.max() for t, h in zip(told, named.happenings, strict=True)
@@ -212,8 +216,8 @@ class Pointing:
         noted = int(when.argmax()) if when.max() > THERE else self._noted
         change = [*words, pointer.becomes, *pointer.sides[side > 0]]
         near = [k for k in range(len(self.said))[:: side] if (k - noted) * side > 0 and self.there[k] > THERE][:LATER]
-        told = max(AWAY, float(_both(self.said[[noted]], change).max()))
-        return float(_both(self.said[near], words).mean()) * told if near else told
+        told = max(AWAY, float(both(self.said[[noted]], change).max()))
+        return float(both(self.said[near], words).mean()) * told if near else told
 
     def _heard(self) -> bool:
         """Is it asked what is heard while a thing is seen?"""
@@ -276,7 +280,7 @@ class Pointing:
         named, k = self.named, self.looked
         if not named.thing or not named.happenings or any(h.kind not in LONE for h in named.happenings):
             return {}
-        found = {ids: float(_both(self.said[[k]], [*words, *named.thing]).max())
+        found = {ids: float(both(self.said[[k]], [*words, *named.thing]).max())
                  for ids, words in self.pointer.things.items()}
         there, most = float(self.there[k]), max(found.values(), default=0.0)
         return {ids: there * chance / max(most, LEAST) for ids, chance in found.items()} | {self.pointer.nothing: 1 - there}
@@ -374,9 +378,9 @@ class Pointing:
         for ids, words in table.items():
             longer = {n for more in table.values() if {*words} < {*more} for n in more} - {*words}  # "top", not "top left"
             told = kind in self.pointer.lists and _times_in(self._ids, [ids])  # nothing is listed twice
-            found[ids] = np.zeros(len(scope)) if told else _both(scope, [*words, *thing], [*longer, *other])
+            found[ids] = np.zeros(len(scope)) if told else both(scope, [*words, *thing], [*longer, *other])
         if kind in LONE:
-            found = {ids: _both(scope, table[ids]) * (self.there if k is None else self.there[[k]]) for ids in table}
+            found = {ids: both(scope, table[ids]) * (self.there if k is None else self.there[[k]]) for ids in table}
         sure = np.max([*found.values()], 0)  # (K,)
         if kind in THING and sure.any():  # which it keeps: no window alone tells
             found = {ids: float(sure.max() * (chances @ sure) / sure.sum()) for ids, chances in found.items()}
@@ -390,22 +394,6 @@ class Pointing:
             there = float(self.there[k]) if k is not None and self._names(kind) and kind not in self.pointer.lists else 0.0
             found[self.pointer.nothing] = 1 - max(there, *found.values())
         return found
-
-
-def _both(said: np.ndarray, words: Sequence[int], others: Sequence[int] = ()) -> np.ndarray:
-    """How likely a token of each window says all of these words and none of the others: (K,) of (K, N, V)."""
-    chances = said[..., list(words)].min(-1) if len(words) else np.ones(said.shape[:-1], np.float32)
-    if len(others):
-        chances = np.minimum(chances, 1 - said[..., list(others)].max(-1))
-    return chances.max(-1)
-
-
-def _lasting(there: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """What was seen before, has not `left` since, and is seen later is there in between, read or not."""
-    before, later = there.copy(), np.maximum.accumulate(there[::-1])[::-1]
-    for k in range(1, len(there)):
-        before[k] = max(there[k], before[k - 1] * (1 - left[k - 1]))
-    return np.minimum(before, later)
 
 
 def _end(ids: Sequence[int], options: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
