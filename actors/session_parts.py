@@ -309,7 +309,7 @@ class Sent(Window):
 
 class RemoteReader:
     """Windows of a pass in another process, fetched by a thread ahead of their reader. Unless a gate is to see them first
-    they are sent to perception at once: then no part waits for another one, and at most two batches wait for the reader.
+    they are sent to perception at once: then no part waits for another one, and at most two trips wait for the reader.
     When the source dies, the pass goes on behind the last window that came."""
 
     def __init__(self, parts: Parts, media: str, sidecars: dict[str, str], first_window: int, ahead: bool = True) -> None:
@@ -343,7 +343,7 @@ class RemoteReader:
         self._parts.insist("source", "open", self._key, self._media, self._sidecars, self._next)
 
     def _fetch_all(self) -> None:
-        """Put batches; None is the end, or that of what went wrong."""
+        """Put trips; None is the end, or that of what went wrong."""
         try:
             reply = self._ask()
             while windows := self._fetch(reply):

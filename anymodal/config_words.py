@@ -101,6 +101,10 @@ def check_words(search: SearchSpec | None, reader: Mapping[str, Any] | None, poi
                           fix="add a word_reader part, or leave it out")
     if point is None:
         return
+    for kind in point.none:
+        if kind not in point.kinds:
+            raise ConfigError(f"{where}: point.none names {kind!r}, which is not among point.kinds",
+                              fix=nearest(kind, point.kinds))
     for kind in (*point.kinds, *point.asks, *point.none, *point.leaves, *point.things):
         if kind not in search.words:
             raise ConfigError(f"{where}: point names {kind!r}, which is not among search.words",

@@ -73,7 +73,7 @@ class Asker:
     def __call__(self, question: str, seen: Sequence[Span], free: int, turns: Sequence[Turn] = (),
                recalled: Sequence[Percept] = ()) -> Asked:
         """What a fork begins with: windows that are shown again, earlier turns and the question."""
-        question = question if self._finder is None else self._finder.spelt(question.lower())
+        question = question if self._finder is None else self._finder.spelt(question)
         places = Places(free, self._layout.twins)
         shown = self._shown_again(question, seen, recalled)
         rows = [*(self._mind.entry(entry, places) for entry in shown),
@@ -138,6 +138,7 @@ class Asker:
 
     def past(self, question: str, percepts: Sequence[Percept], seen: Sequence[Span]) -> Past:
         """What a question about the past is asked of."""
+        question = question if self._finder is None else self._finder.spelt(question)
         happening = [0.0] * len(percepts)
         if self._finder is not None:
             happening = self._finder.happening(question, self._finder.spans([Span.of(p) for p in percepts]))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from anymodal.config_words import PointSpec, SearchSpec
 from anymodal.errors import ConfigError, nearest
-from anymodal.language.spelling import Spelling, inflected
+from anymodal.language.spelling import Spelling, inflected, usual
 from anymodal.language.tokenizer import TextTokenizer
 from anymodal.language.word_reader import WordReader
 
@@ -67,8 +67,8 @@ class Finder:
         return next((sorted(words) for words in clauses if words), [])
 
     def plain(self, text: str) -> str:
-        """In small letters, spelt right, with one word for synonyms of several: "went away" as "disappears"."""
-        text = self.spelt(" ".join(text.lower().split()))
+        """In small letters, with one word for synonyms of several: "went away" as "disappears"."""
+        text = " ".join(text.lower().split())
         return text if self._phrases is None else self._phrases.sub(lambda found: self._synonyms[found[1]], text)
 
     def _known(self, text: str) -> set[int]:
@@ -86,16 +86,17 @@ class Finder:
     def _spelling(self, spec: SearchSpec, point: PointSpec | None) -> Spelling:
         """Of all words that are known here, and of those that are one token."""
         named = {word for word, kind in self.kind.items() if kind not in PLACES} | spec.plain
-        words = {form for word in named for form in inflected(word)}
+        words = {form for word in named for form in inflected(word) if form == word or usual(form)}
         words |= {w for names in spec.synonyms.items() for name in names for w in name.split()}
         if point is not None:
             words |= point.before | point.after | point.first | point.starts | point.counts | point.unless
             words = words.union(*point.asks.values())
         few = {word for word, kind in self.kind.items() if kind in PLACES}
         of_tokens = ((i, self._tokenizer.decode([i]).strip()) for i in range(self._tokenizer.vocab))
-        words |= few | {word for i, word in of_tokens if word.isalpha() and self._tokenizer.encode(word) == [i]}
+        words |= few | {word for i, word in of_tokens if usual(word) and self._tokenizer.encode(word) == [i]}
         counts = frozenset() if point is None else point.counts
-        return Spelling(words, few, counts, lambda word: word in words or self.known(word) is not None)
+        return Spelling(words, few, counts, lambda word: word in words or self.known(word) is not None,
+                        lambda word: word if (number := self.known(word)) is None else number)
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SHOWN = 0.5  # likelihood from which on tokens show a thing
+NEXT = 2  # windows at most from where a thing was last seen to where it is seen in another colour
 SURE = 0.65  # likelihood from which on it is rather listed than not: a misread thing makes one too many
 SHARP = 6.0  # power of its odds: a list is not made likelier by what the language model would rather say
 Items = Mapping[tuple[int, ...], tuple[int, ...]]  # ids of a thing's name -> the words' numbers
@@ -79,7 +80,7 @@ class Turns:
             return True
         came = any(tells(begin, [word, *new]) for word in self.comes)
         went = any(tells(last + 1, [word, *old]) for word in self.leaves)
-        return last <= begin and not came and not went
+        return 0 <= begin - last <= NEXT and not came and not went
 
 
 def chances(said: np.ndarray, items: Items, like: Sequence[int], turns: Turns | None) -> dict[tuple[int, ...], float]:

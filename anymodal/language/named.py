@@ -19,7 +19,9 @@ LONE = ("sound", "motion")  # kinds of what happens to no thing
 _WORD = re.compile(r"[a-z]+")
 _NUMBER = re.compile(r"\d")
 _ARTICLES = frozenset({"the", "a", "an"})
-_ASKS = re.compile(r"\b(?:what|which|when|where|who|whose|how)\b")
+_FURTHER = re.compile(r"\b(?:what|which|who|whose|how|or)\b|[,.;:!?] *(?:and )?(?:when|where)\b")  # asks for more than yes
+_ONLY = re.compile(r"\b(?:what|which)\b|\bthe (?:\w+ )?(?:sound|noise)\b|^(?:sound|noise)\b")  # asks for a sound,
+_OTHER = re.compile(r"\b(?:how|where|size|shape|colou?r|place|position|direction|way|before|after)\b")  # and not for these
 _DOES = frozenset({"do", "does", "did"})  # "what did the star do", not "do you see"
 
 
@@ -37,7 +39,8 @@ class Named:
     """`thing`: the first one named, as numbers of words. `kinds`: of all words. `side`: -1 where a question asks of the
     time before the one thing that happens, 1 for after it. `since`: the place, among what happens, of that after which the
     first is asked about. `first`: which of two came first is asked. `counts`: how many things there are. `start`: of the
-    thing as it was at first. `polar`: yes or no is asked for. `words`: all that are named, by number."""
+    thing as it was at first. `polar`: yes or no is asked for. `heard`: what is heard while the thing is
+    seen. `words`: all that are named, by number."""
 
     happenings: tuple[Happening, ...] = ()
     thing: tuple[int, ...] = ()
@@ -48,6 +51,7 @@ class Named:
     counts: bool = False
     start: bool = False
     polar: bool = False
+    heard: bool = False
     words: frozenset[int] = frozenset()
 
     def happens(self, kind: str) -> bool:
@@ -60,10 +64,12 @@ class Names:
 
     def __init__(self, search: SearchSpec, point: PointSpec, finder: Finder) -> None:
         self._search, self._point, self._finder = search, point, finder
-        self._said = {text: finder.number(word) for word, text in point.says.items() if " " not in text}
+        self._said = {text: finder.number(word) for word, text in point.says.items() if " " not in word + text}
         self._sides = {w: -1 for w in point.before} | {w: 1 for w in point.after}
         self._verbs = {n for word in search.plain if (n := finder.known(word)) is not None}  # "the bell rings"
         self._halves = {word: finder.number(behind) for word, behind in point.halves.items()}
+        openings = "|".join(map(re.escape, point.polar)) or "(?!)"
+        self._polar = re.compile(rf"(?:^|[,.;:!?] *|\b(?:if|whether) )(?:{openings})\b")
         self._becomes = finder.number(point.becomes) if point.becomes else None
         self._event = finder.kind.get(point.becomes, "")
         self._told_of = partial(told_of, search, finder)
@@ -118,7 +124,8 @@ class Names:
             after = fresh = False
         if thing and found and not found[-1].thing and found[-1].kind not in LONE:  # "the bouncing of the red star"
             found[-1], thing = replace(found[-1], thing=self._told_of(found[-1].kind, thing)), []
-        if asked in self._values and thing and not found:
+        heard = bool(asked in LONE and thing and not found and _ONLY.search(text) and not _OTHER.search(text))
+        if asked in self._values and thing and not found and (heard or asked not in LONE):
             if asked != self._point.changing:
                 found.append(Happening(asked, tuple(self._values[asked]), self._told_of(asked, thing)))
             elif side:  # "which colour was it before?"
@@ -129,13 +136,13 @@ class Names:
         one = next((h.thing for h in found if h.thing), self._plainly(thing))
         beside = one and len(found) <= 1 and not any(h.kind in LONE for h in found) and not _NUMBER.search(text)
         return Named(tuple(found), one, frozenset(kinds), side if beside else 0, since, first and len(found) == 2,
-                     self._counts(words, found), not found and not self._point.starts.isdisjoint(words), self._polar(text),
-                     frozenset(numbers))
+                     counts=self._counts(words, found), start=not found and not self._point.starts.isdisjoint(words),
+                     polar=self._yes_or_no(text), heard=heard, words=frozenset(numbers))
 
-    def _polar(self, text: str) -> bool:
-        """Is it asked whether there is something: "was there a time when the star stopped", not "when was there a bell"?"""
-        at = min((i for opening in self._point.polar if (i := text.find(opening)) >= 0), default=len(text))
-        return at < len(text) and not _ASKS.search(text[:at])
+    def _yes_or_no(self, text: str) -> bool:
+        """Is it asked whether there is something: "was there a time when the star stopped"?"""
+        found = self._polar.search(text)
+        return found is not None and not _FURTHER.search(text)
 
     def _noun(self, before: str) -> bool:
         """Whether a word behind this one is a sound's or a motion's name."""

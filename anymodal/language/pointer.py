@@ -22,7 +22,7 @@ from torch import Tensor
 from anymodal.config import BundleSpec
 from anymodal.language.finder import Finder
 from anymodal.language.listing import Listing, Turns, chances
-from anymodal.language.named import LONE, THING, Happening, Named, Names
+from anymodal.language.named import LONE, THING, Named, Names
 from anymodal.language.shown import THERE, Change, both, lasting
 from anymodal.language.tokenizer import ANSWER, EVIDENCE, NOTE, TextTokenizer
 from anymodal.language.word_reader import NOTHING
@@ -32,6 +32,7 @@ LEAST = 0.02  # what soft tokens leave of anything
 NEVER = 1e-4  # and of what is no answer at all
 DOUBT = 1.0  # power of how likely it is that what is named is not there
 LATER = 3  # windows beside a change that tell what came of it
+STEPS = 2  # that may lead to yes or no
 AWAY = 0.1  # likelihood below which it does not
 Options = Mapping[tuple[int, ...], float]  # ids of what may be said -> how likely it is
 
@@ -124,7 +125,7 @@ class Pointing:
         there, leaves = both(self.said, named.thing), [*self.pointer.leaves.values()]
         self.left = np.max([both(self.said, [*named.thing, n]) for n in leaves], 0) if leaves else np.zeros_like(there)
         self.there = lasting(there, self.left)
-        if self._heard():
+        if named.heard:
             self.when[0] = self.when[0] * self.there
         asked = [t.max() for t, h in zip(told, named.happenings, strict=True)
                  if h.kind not in self.pointer.none or len(h.words) == 1]
@@ -152,7 +153,7 @@ class Pointing:
             return scores
         if not self._ids and not self._in_step and self.named.polar:
             scores = self._polar(scores)
-        elif not self._ids and not self._in_step and self._heard():
+        elif not self._ids and not self._in_step and self.named.heard:
             return self._sounding(scores)
         elif not self._ids and not self._steps:
             scores = self._whether_seen(scores)
@@ -181,8 +182,10 @@ class Pointing:
         """Where yes or no is asked for: nothing else, but that the question is of another world, or cannot be told of what
         is not seen."""
         pointer, weights = self.pointer, torch.full_like(scores, -torch.inf)
-        weights[[pointer.yes, pointer.no, NOTE]] = 0.0
-        weights[[i for i in (pointer.outside, pointer.unseen if self.there.max() < THERE else None) if i is not None]] = 0.0
+        shown = bool(self.named.thing) and self.there.max() >= THERE
+        keep = [pointer.yes, pointer.no, pointer.outside, None if shown else pointer.unseen]
+        keep += [NOTE] if self._steps < STEPS else []
+        weights[[i for i in keep if i is not None]] = 0.0
         return torch.log_softmax(scores + weights, -1)
 
     def _sounding(self, scores: Tensor) -> Tensor:
@@ -218,17 +221,6 @@ class Pointing:
         near = [k for k in range(len(self.said))[:: side] if (k - noted) * side > 0 and self.there[k] > THERE][:LATER]
         told = max(AWAY, float(both(self.said[[noted]], change).max()))
         return float(both(self.said[near], words).mean()) * told if near else told
-
-    def _heard(self) -> bool:
-        """Is it asked what is heard while a thing is seen?"""
-        named = self.named
-        return bool(named.thing) and len(named.happenings) == 1 and self._any(named.happenings[0]) and (
-            named.happenings[0].kind in LONE)
-
-    @staticmethod
-    def _any(happening: Happening) -> bool:
-        """Is it asked which of a kind it is?"""
-        return len(happening.words) > 1
 
     # --- what may be said next ---------------------------------------------------------------------------------------
 
@@ -359,7 +351,7 @@ class Pointing:
         """Whether words are of this kind, of those that say the same, and it is known of what."""
         named, rivals = self.named, self.pointer.rivals[kind]
         if kind in LONE:
-            return self._heard()
+            return named.heard
         if not named.thing and named.happenings and not named.happens(kind) or any(map(named.happens, rivals)):
             return False
         alone = kind in named.kinds and named.kinds.isdisjoint(rivals)
@@ -382,7 +374,7 @@ class Pointing:
         if kind in LONE:
             found = {ids: both(scope, table[ids]) * (self.there if k is None else self.there[[k]]) for ids in table}
         sure = np.max([*found.values()], 0)  # (K,)
-        if kind in THING and sure.any():  # which it keeps: no window alone tells
+        if kind in THING and self.plain and sure.any():  # which it keeps: no window alone tells
             found = {ids: float(sure.max() * (chances @ sure) / sure.sum()) for ids, chances in found.items()}
         else:
             found = {ids: float(chances.max()) for ids, chances in found.items()}

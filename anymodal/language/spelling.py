@@ -1,7 +1,8 @@
-"""Words of a question that are misspelt, spelt right before anyone reads it: "the gren satr, how mnay?".
+"""Words of a question that are misspelt, spelt right before anyone reads it: "the ornage satr, how mnay?".
 
 Nearly all slips in typing exchange, drop, double or replace one letter (Damerau 1964, doi 10.1145/363958.363994). A word
-with such a slip is taken for the one word that it may be; where it may be two, or is known itself, it is left.
+with such a slip is taken for the one word that it may be, by letters exchanged or doubled before all else; where it may be
+two, or is known itself, it is left.
 """
 
 from __future__ import annotations
@@ -12,25 +13,27 @@ from functools import cache, lru_cache
 
 SHORT = 4  # letters of a word that may be misspelt
 ENDINGS = (("s", ""), ("d", ""), ("ed", ""), ("ing", ""), ("ing", "e"))
-USUAL = 300  # times that a word of English stands in the list of pyspellchecker to be none that is misspelt
-_WORD, _HOW = re.compile(r"[a-z]+"), re.compile(r"(?<=\bhow )[a-z]+")
+USUAL = 60  # times that a word of English stands in the list of pyspellchecker to be none that is misspelt
+_WORD = re.compile(r"(?<![\w'’])[a-z]+(?![\w'’])")  # whole: not "wasn" of "wasn't"
+_HOW = re.compile(r"(?<=\bhow )[a-z]+(?![\w'’])")
 
 
 class Spelling:
     """words: what a word may be meant to be; few: those of them that too many others are like, to be taken for them but
     where letters are exchanged or doubled; counts: those that are meant behind "how", with any slip; known: whether one is
-    a word as it stands."""
+    a word as it stands; same: forms of one word have the same."""
 
     def __init__(self, words: Iterable[str], few: Iterable[str], counts: Iterable[str],
-                 known: Callable[[str], bool]) -> None:
+                 known: Callable[[str], bool], same: Callable[[str], object] = str) -> None:
         self._words = sorted({w for w in words if len(w) >= SHORT})
         self._sure = sorted({*self._words} - {*few})
-        self._counts = sorted(counts)
-        self._known = lru_cache(maxsize=4096)(lambda word: any(map(known, stems(word))) or _english()[word] >= USUAL)
+        self._counts, self._same = sorted(counts), same
+        self._known = lru_cache(maxsize=4096)(lambda word: any(map(known, stems(word))) or usual(word))
         self.word = lru_cache(maxsize=4096)(self._word)
 
     def __call__(self, text: str) -> str:
         """A text in small letters, with its words spelt right."""
+        text = " ".join(text.lower().split())
         return _WORD.sub(lambda found: self.word(found[0]), _HOW.sub(lambda found: self._counted(found[0]), text))
 
     def _counted(self, word: str) -> str:
@@ -41,7 +44,12 @@ class Spelling:
         if len(word) < SHORT or self._known(word):
             return word
         found = [w for w in self._words if _slipped(word, w)] or [w for w in self._sure if _alike(word, w)]
-        return found[0] if len(found) == 1 else word
+        return found[0] if len({*map(self._same, found)}) == 1 else word
+
+
+def usual(word: str) -> bool:
+    """Is it a word of English?"""
+    return _english()[word] >= USUAL
 
 
 @cache

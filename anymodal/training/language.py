@@ -306,7 +306,7 @@ def pack_clips(tokenizer: TextTokenizer, soft: dict[str, Tensor], asked: Sequenc
     packed = []
     for i, (rows, at) in enumerate(zip(asked, times, strict=True)):
         def found(text: str, i: int = i, at: Sequence[int] = at) -> Iterable[int]:
-            return () if said is None else [at[k] for k in finder.few(text, said[i], look_again)]
+            return () if said is None else [at[k] for k in finder.few(finder.spelt(text), said[i], look_again)]
 
         packed.append(pack(tokenizer, rows, 96, window_s, {} if beside else window_places(tokenizer, soft, at), look_again,
                            found))
