@@ -206,7 +206,7 @@ def test_where_yes_or_no_is_asked_for_no_time_and_no_place_is_said(mind, questio
 
 @pytest.mark.parametrize("question", [
     "When was there a bell?", "what sound was there", "How many stars are there?", "Was there a bell or a beep first?",
-    "After there was a sound, what colour was it?", "Is there a star, and what colour is it?", "There was a star. Where was it?",
+    "After there was a sound, what colour was it?", "Is there a star, and what colour is it?", "There was a star. Where?",
     "Tell me the second there was a bell", "The star that was there at 2 s, where was it?"])
 def test_what_else_is_asked_of_what_is_there(mind, question):
     assert not mind._ask.pointer._names.of(question).polar
