@@ -455,7 +455,6 @@ def test_a_thing_goes_on_under_the_name_that_it_has_in_the_question(mind):
     "Where was the star when a noise was heard?", "Was a bell or a chirp heard while the circle was visible?",
     "Was the device shaking or rotating while the star was visible?", "What size was the red star when you heard a sound?"])
 def test_what_else_is_asked_with_sounds_and_things(mind, question):
-    point = pointing(mind, question, ("red star", "low bell starts"))
-    if point is not None:
-        assert not point.named.heard
+    assert not mind._ask.pointer._names.of(question).heard
+    if (point := pointing(mind, question, ("red star", "low bell starts"))) is not None:
         assert top(mind, point.weigh(scores(mind, yes=0.8, bottom=0.2))) == "yes"

@@ -124,7 +124,7 @@ class Names:
             after = fresh = False
         if thing and found and not found[-1].thing and found[-1].kind not in LONE:  # "the bouncing of the red star"
             found[-1], thing = replace(found[-1], thing=self._told_of(found[-1].kind, thing)), []
-        heard = bool(asked in LONE and thing and not found and _ONLY.search(text) and not _OTHER.search(text))
+        heard = bool(thing) and not found and self._heard(asked, text)
         if asked in self._values and thing and not found and (heard or asked not in LONE):
             if asked != self._point.changing:
                 found.append(Happening(asked, tuple(self._values[asked]), self._told_of(asked, thing)))
@@ -138,6 +138,10 @@ class Names:
         return Named(tuple(found), one, frozenset(kinds), side if beside else 0, since, first and len(found) == 2,
                      counts=self._counts(words, found), start=not found and not self._point.starts.isdisjoint(words),
                      polar=self._yes_or_no(text), heard=heard, words=frozenset(numbers))
+
+    def _heard(self, asked: str, text: str) -> bool:
+        """Is it asked what is heard, of which an answer may be that it is nothing?"""
+        return asked in LONE and asked in self._point.none and bool(_ONLY.search(text)) and not _OTHER.search(text)
 
     def _yes_or_no(self, text: str) -> bool:
         """Is it asked whether there is something: "was there a time when the star stopped"?"""

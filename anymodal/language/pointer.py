@@ -181,12 +181,10 @@ class Pointing:
     def _polar(self, scores: Tensor) -> Tensor:
         """Where yes or no is asked for: nothing else, but that the question is of another world, or cannot be told of what
         is not seen."""
-        pointer, weights = self.pointer, torch.full_like(scores, -torch.inf)
+        pointer = self.pointer
         shown = bool(self.named.thing) and self.there.max() >= THERE
         keep = [pointer.yes, pointer.no, pointer.outside, None if shown else pointer.unseen]
-        keep += [NOTE] if self._steps < STEPS else []
-        weights[[i for i in keep if i is not None]] = 0.0
-        return torch.log_softmax(scores + weights, -1)
+        return _only(scores, keep + [NOTE] * (self._steps < STEPS))
 
     def _sounding(self, scores: Tensor) -> Tensor:
         """Where it is asked what is heard while a thing is seen: a sound, which a step finds first, or silence."""
@@ -194,10 +192,7 @@ class Pointing:
         sounds, none = self._words(kind), pointer.none[kind]
         any_ = max(sounds.values())
         options = {(NOTE,): any_, none: 1 - any_} if not self._steps else sounds | {none: 1 - any_}
-        keep = [*_next(options, ()), *(i for i in (pointer.outside, pointer.unseen) if i is not None)]
-        weights = torch.full_like(scores, -torch.inf)
-        weights[keep] = 0.0
-        return _weighed(torch.log_softmax(scores + weights, -1), options)
+        return _weighed(_only(scores, [*_next(options, ()), pointer.outside, pointer.unseen]), options)
 
     def _yes(self) -> float | None:
         """How likely yes is right. Where no step came before, or one that lists what happens: if what is named is there.
@@ -407,6 +402,13 @@ def _times_in(ids: Sequence[int], options: Iterable[tuple[int, ...]]) -> int:
 def _next(options: Iterable[tuple[int, ...]], begun: tuple[int, ...]) -> set[int]:
     """What the options go on with."""
     return {o[len(begun)] for o in options if o[: len(begun)] == begun and len(o) > len(begun)}
+
+
+def _only(scores: Tensor, tokens: Iterable[int | None]) -> Tensor:
+    """Log-probabilities where nothing but these tokens may follow."""
+    weights = torch.full_like(scores, -torch.inf)
+    weights[[i for i in tokens if i is not None]] = 0.0
+    return torch.log_softmax(scores + weights, -1)
 
 
 def _weighed(scores: Tensor, options: Options, begun: tuple[int, ...] = ()) -> Tensor:
