@@ -6,7 +6,8 @@
     mind.judge(state, ["is a bell ringing?", ...])
 
 Asking never changes the state. Between compactions windows are only appended to the cache (the trunk); a compacted
-list is prefilled beside it, a slice with every window or with those that come together, and takes its place at a window that the memory names.
+list is prefilled beside it, a slice with every window or with those that come together, and takes its place at a window
+that the memory names.
 """
 
 from __future__ import annotations
