@@ -15,7 +15,8 @@ from hypothesis import strategies as st  # noqa: E402
 
 from anymodal.errors import MediaError  # noqa: E402
 from anymodal.media import StreamSpec, open_media, probe  # noqa: E402
-from anymodal.media.video import VideoReader  # noqa: E402
+from anymodal.media.spec import ceil_index  # noqa: E402
+from anymodal.media.video import VideoReader, grid_of_ticks  # noqa: E402
 from anymodal.testing import gradient_frame, make_video  # noqa: E402
 
 SIZE_PX = 32
@@ -115,6 +116,16 @@ def test_any_frame_times(tmp_path, steps_ms, first_ms, rate_hz, b_frames, name):
         assert_same(found, expected)
     else:
         assert found == []
+
+
+@given(
+    pts=st.integers(-(10**12), 10**12),
+    tick_s=st.sampled_from([Fraction(1, 90000), Fraction(1, 1000), Fraction(1001, 30000)]),
+    zero=st.fractions(-1000, 1000, max_denominator=90000),
+    rate_hz=st.fractions(Fraction(1, 100), 1000, max_denominator=90000),
+)
+def test_the_grid_in_ticks_is_the_grid_in_seconds(pts, tick_s, zero, rate_hz):
+    assert grid_of_ticks(tick_s, zero, rate_hz)(pts) == ceil_index(pts * tick_s - zero, rate_hz)
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,9 +23,11 @@ from anymodal.errors import InputError, SidecarError
 from anymodal.media.container import av, declared_s, no_codec_error, only, open_container, pick_stream
 from anymodal.media.levels import Level, scaled, to_levels
 from anymodal.media.spec import VIDEO, ceil_index
+from anymodal.threads import usable_cores
 
 LOOKAHEAD = 24  # packets; the deepest reordering that H.264 and H.265 allow is 16
 LONGEST_JUMP_S = 3600  # a frame later than this after the one before is not a long picture but a broken clock
+THREADS_A_CORE, MOST_THREADS = 3, 16  # of a decoder: frames wait for those they refer to, and a core would wait, too
 FALLBACK_RATE_HZ = 25  # where neither frame nor stream tells a duration
 
 
@@ -46,7 +49,7 @@ class VideoReader:
         self._number = stream_number
         self._scaler = new_scaler()
         self._damaged = False
-        self._is_needed: Callable[[Fraction, Fraction], bool] | None = None  # of a frame shown in [pts, until)
+        self._is_needed: Callable[[int, int], bool] | None = None  # of a frame shown in [pts, until), in ticks
         self._container: Any = None
         self._first: Any = None
         self._open()
@@ -66,6 +69,7 @@ class VideoReader:
             raise no_codec_error(self.path, self._stream)
         only(self._container, self._stream)
         self._stream.thread_type = "AUTO"
+        self._stream.codec_context.thread_count = min(THREADS_A_CORE * usable_cores(), MOST_THREADS)
         self._counted = 0
         self._unordered: list[int] | None = [] if self._container.format.name == "avi" else None
         self._frames = self._decode()
@@ -82,7 +86,10 @@ class VideoReader:
         self, zero: Fraction, rate_hz: Fraction, start_s: Fraction = Fraction(0), end_s: Fraction | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (grid index j, frame (H, W, C)) for grid times j / rate_hz in [start_s, end_s) of the media clock."""
-        self._is_needed = lambda at, until: ceil_index(at - zero, rate_hz) < ceil_index(until - zero, rate_hz)
+        if self._first is None:
+            return
+        next_index = grid_of_ticks(self._stream.time_base, zero, rate_hz)
+        self._is_needed = lambda pts, until: next_index(pts) < next_index(until)
         self._seek(zero, start_s)
         index = max(0, ceil_index(start_s, rate_hz))
         last = None if end_s is None else ceil_index(end_s, rate_hz)
@@ -90,8 +97,7 @@ class VideoReader:
             stop = ceil_index(until - zero, rate_hz)
             if last is not None:
                 stop = min(stop, last)
-            first = max(index, ceil_index(self._time(frame) - zero, rate_hz))
-            if first < stop:
+            if index < stop and (first := max(index, ceil_index(self._time(frame) - zero, rate_hz))) < stop:
                 image = self.convert(frame)
                 for j in range(first, stop):
                     yield j, image
@@ -106,8 +112,11 @@ class VideoReader:
 
     def at_times(self, times: list[Fraction]) -> Iterator[tuple[Fraction, np.ndarray]]:
         """For ascending times on the container's clock: (pts, frame (H, W, C)) shown then; the nearest at the ends."""
+        if self._first is None:
+            return
         waiting = list(reversed(times))
-        self._is_needed = lambda at, until: bisect.bisect_left(times, at) < bisect.bisect_left(times, until)
+        tick = self._stream.time_base
+        self._is_needed = lambda pts, until: bisect.bisect_left(times, pts * tick) < bisect.bisect_left(times, until * tick)
         for frame, until in self._spans():
             image = None
             while waiting and (waiting[-1] < until or until == self.end):
@@ -150,16 +159,17 @@ class VideoReader:
         current, previous = self._first, None
         if current is None:
             return
+        now = self._time(current)
         for frame in self._frames:
-            at, now = self._time(frame), self._time(current)
+            at = self._time(frame)
             if at < now or at - now > LONGEST_JUMP_S:  # a broken file: its time has passed, or the clock jumped
                 self._note("frames with times out of order are left out")
                 continue
             if at > now:
                 yield current, at
                 previous = now
-            current = frame
-        self.end = self._time(current) + self._duration(current, previous)
+            current, now = frame, at
+        self.end = now + self._duration(current, previous)
         yield current, self.end
 
     def _decode(self) -> Iterator[Any]:
@@ -224,8 +234,7 @@ class VideoReader:
         after = bisect.bisect_right(known, pts)
         if after == len(known):
             return packet, True
-        tick = self._stream.time_base
-        return packet, self._is_needed(pts * tick, known[after] * tick)
+        return packet, self._is_needed(pts, known[after])
 
     def _seek(self, zero: Fraction, start_s: Fraction) -> None:
         """Start decoding shortly before `start_s`, where the index allows; decoding from the start is always right."""
@@ -268,6 +277,14 @@ class VideoReader:
             return self._time(frame) - previous
         rate_hz = self._stream.average_rate or self._stream.guessed_rate or FALLBACK_RATE_HZ
         return 1 / Fraction(rate_hz)
+
+
+def grid_of_ticks(tick_s: Fraction, zero: Fraction, rate_hz: Fraction) -> Callable[[int], int]:
+    """`ceil_index` of a time in ticks, in whole numbers: it is asked twice of every packet."""
+    step, shift = tick_s * rate_hz, -zero * rate_hz
+    parts = math.lcm(step.denominator, shift.denominator)
+    step, shift = int(step * parts), int(shift * parts)
+    return lambda pts: -(-(pts * step + shift) // parts)
 
 
 def new_scaler() -> Any:
