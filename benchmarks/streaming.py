@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from anymodal.language.forks import Forks, Trunk  # noqa: E402
 from anymodal.language.mind import Calibration, Mind  # noqa: E402
 from anymodal.language.prompt import question_ids  # noqa: E402
 from anymodal.language.rows import Places  # noqa: E402
+from anymodal.language.tokenizer import TextTokenizer  # noqa: E402
 from anymodal.memory import Span  # noqa: E402
 from anymodal.playground.streams import LongStream  # noqa: E402
 from anymodal.playground.world import make_scene  # noqa: E402
@@ -50,7 +52,7 @@ from benchmarks.streaming_gate import watched  # noqa: E402
 QUESTION, PAST = "what can you see?", "what could you see at 0:05?"  # the second brings windows back, once they were merged
 LARGE = {"width": 768, "layers": 12, "heads": 12, "mlp_width": 2688}
 HOURS = {"tiny": 8, "large": 1}
-MINUTES = (1, 2, 5, 10, 20, 30, 60, 120, 240, 480)  # where the stream is stopped to be asked
+MINUTES = {"tiny": (1, 2, 5, 10, 20, 30, 60, 120, 240, 480), "large": (1, 10, 30, 60)}  # where the stream is asked
 FORKS, PREFIX = 32, 4096
 
 
@@ -228,7 +230,7 @@ def play(run: Run, hours: float, folder: Path) -> None:
         stream = Stream(run, session)
         stream.watch(8)
         stream.first_token_s()  # what is made on first use is made
-        for minute in sorted({*(m for m in MINUTES if m < 60 * hours), 60 * hours}):
+        for minute in sorted({*(m for m in MINUTES[run.case] if m < 60 * hours), 60 * hours}):
             stream.watch(max(0, round(minute * run.windows_a_minute) - session.windows), together=BATCH)
             run.points.append(stream.point(minute))
             print(f"{run.case}: minute {minute:g}, first token {run.points[-1].ours_s * 1e3:.1f} ms, window p95 "
@@ -256,14 +258,26 @@ def stored_percepts(bundle: Bundle, seconds: int, scenes: int = 3) -> list[Perce
 
 
 def large(bundle: Bundle, percepts: list[Percept]) -> tuple[Bundle, list[Percept]]:
-    """The same bundle and percepts with a larger language model of random weights."""
+    """The same bundle and percepts with a larger language model of random weights. It says only what is text at once:
+    steps and halves of letters, of which random weights write many, no caller sees, and he would wait for the next."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         lm = CausalLM(CausalLM.Config(vocab=bundle.tokenizer.vocab, **LARGE)).eval().requires_grad_(False)
+        lm.model.lm_head.register_forward_hook(partial(_only_text, mute(bundle.tokenizer)))
         widen = torch.randn(percepts[0].tokens[0].embeds.shape[1], LARGE["width"]).numpy() * 0.02
     made = replace(bundle)
     made.__dict__["mind"] = Mind(bundle.spec, lm, bundle.layout, Calibration())
     return made, [replace(p, tokens=tuple(replace(t, embeds=t.embeds @ widen) for t in p.tokens)) for p in percepts]
+
+
+def mute(tokenizer: TextTokenizer) -> torch.Tensor:
+    """Ids of what is no text by itself."""
+    texts = map(tokenizer.decode, ([i] for i in range(tokenizer.vocab)))
+    return torch.tensor([i for i, text in enumerate(texts) if not text or "\ufffd" in text])
+
+
+def _only_text(ids: torch.Tensor, _: torch.nn.Module, __: tuple, logits: torch.Tensor) -> torch.Tensor:
+    return logits.index_fill(-1, ids, -torch.inf)
 
 
 def bench(case: str, folder: Path, hours: float | None, quick: bool, clock: Callable[[], float]) -> Run:

@@ -11,6 +11,7 @@ import torch
 
 from anymodal.bundle import load_bundle
 from anymodal.language.finder import KEPT, Finder, around
+from anymodal.memory import Span
 from anymodal.playground.world import make_scene
 from anymodal.stages.items import Percept
 from anymodal.training.asking import scene_windows
@@ -133,6 +134,21 @@ def test_clips_in_training_are_read_as_windows_are(finder, percepts):
     more = torch.cat([torch.stack(tokens), torch.ones(len(tokens), 3, tokens[0].shape[1])], 1)
     read = np.stack(finder.clip(more, [*layout, ("night", 3)], range(len(tokens))))
     assert np.allclose(read[:, :-3], windows, atol=1e-5) and not read[:, -3:].any()
+
+
+def test_windows_of_the_past_are_read_with_those_that_were_beside_them(bundle, finder):
+    """Not with those that stand beside them on the clock of the answer."""
+    windows = scene_windows(make_scene("val", 5, 4, seconds=12), bundle.spec)
+    percepts = [Percept.of("s", w, t) for w, t in zip(windows, bundle.perception.encode("s", windows), strict=True)]
+    spans = [Span.of(p) for p in percepts]
+    live = finder.spans(spans)
+    past = bundle.mind._ask.past("where was it?", [percepts[2], percepts[5]], spans[8:],
+                                 [percepts[k] for k in (0, 1, 3, 4, 6, 7)])
+    assert past.begins_s == [2.0, 5.0, 10.0, 11.0]
+    for said, k in zip(past.said, (2, 5, 10, 11), strict=True):
+        assert np.allclose(said, live[k], atol=1e-5)
+    apart = finder.spans(past.entries)
+    assert not np.allclose(apart[1], live[5], atol=1e-2), "a reader that looks around tells the difference"
 
 
 def test_no_more_windows_are_kept_than_a_memory_holds(finder):

@@ -183,7 +183,9 @@ def test_gaps_and_what_was_deleted_are_no_past(log):
     memory = SimpleNamespace(entries=[SimpleNamespace(whole=False, first=0, last=13)])
     recall = Recall(Phrases(SPEC, text), log)
     assert [p.index for p in recall.past("What was at 10 s?", memory, last=13)] == [8, 10, 12]
-    assert [p.index for p in recall.past("Where was the pink star?", memory, last=13)] == [8, 10]
+    found = recall.past("Where was the pink star?", memory, last=13)
+    assert [p.index for p in found] == [8, 10]
+    assert [p.index for p in recall.beside(found, last=11)] == [6, 7, 9, 11]
     log.first_window = lambda: 10
     assert [p.index for p in recall.past("What was at 10 s?", memory, last=13)] == [10, 12]
     assert recall.past("What was at 9 s?", memory, last=13) == []
@@ -205,9 +207,8 @@ def test_a_clip_of_the_past_is_on_its_own_clock_and_what_is_said_of_it_on_the_se
     found = past.evidence([Evidence(0.0, 3.0, "video"), Evidence(5.0, 6.0, "imu")])
     assert [(e.start_s, e.end_s, e.modality) for e in found] == [(40, 42, "video"), (55, 56, "video"), (7002, 7003, "imu")]
     assert Past.of([percept(k) for k in (7001, 7002)], seen, 1.0).begins_s == [7001, 7002], "each once"
-    found = chosen([percept(k) for k in range(9)], 6, [0, 0, 0, 0, 0, .5, 0, 1, 0])
-    assert [p.index for p in found] == [0, 1, 2, 5, 7, 8]
-    assert len(chosen([percept(3)], 6, [0.0])) == 1
+    assert chosen([0, 0, 0, 0, 0, .5, 0, 1, 0], 6) == [0, 1, 2, 5, 7, 8]
+    assert len(chosen([0.0], 6)) == 1
 
 
 def test_times_are_read_from_questions():

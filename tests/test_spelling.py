@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anymodal.bundle import load_bundle
+from anymodal.language.judging import Judgement
 from anymodal.language.spelling import Spelling, inflected, stems
+from anymodal.session.log import Turn
+from anymodal.session.phrases import Phrases
 
 WORDS = ("purple", "triangle", "happens", "middle", "notice", "ring", "star", "right", "sound", "around")
 
@@ -53,3 +56,17 @@ def test_the_language_model_and_the_tokens_are_asked_the_same_question_however_i
     assert first.equal(second)
     names = mind._ask.pointer._names
     assert names.of(mind.finder.spelt(slipped)) == names.of(right) and names.of(right).happens("event")
+
+
+def test_rules_searches_and_earlier_turns_are_spelt_right_too():
+    mind = load_bundle("tiny").mind
+    judge = mind._judge
+    asked = []
+    judge._told = lambda state, prompts, evidence: asked.extend(prompts) or [Judgement(0.0, ())] * len(prompts)
+    judge(None, ["Now: the ornage triangel stops?"], evidence=False)
+    assert asked == ["now: the orange triangle stops?"]
+    phrases = Phrases(mind.spec.search, None, mind.spelt)
+    assert phrases.named("the ornage triangel") == phrases.named("the orange triangle") != {}
+    slipped, right = (Turn(0, 1.0, text, "a triangle", 0.9, (), "") for text in ("waht is ornage?", "what is orange?"))
+    first, second = (mind._ask("and now?", [], 512, [turn]).rows.embeds for turn in (slipped, right))
+    assert first.equal(second)

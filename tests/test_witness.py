@@ -77,7 +77,7 @@ def test_rules_that_tokens_tell_are_not_put_to_the_language_model(bundle, monkey
     rings, _, beeps = mind.judge(watch(bundle.perception, mind, windows[:5]), prompts, evidence=True)
     assert rings.yes >= 0.5 and rings.evidence == (Evidence(4.0, 5.0, "audio"),) and beeps.yes < 0.3 and not beeps.evidence
     before, *_ = mind.judge(watch(bundle.perception, mind, windows[:4]), prompts)
-    assert before.yes < 0.3 and told == [("Now: no bell rings?",)] * 2
+    assert before.yes < 0.3 and told == [("now: no bell rings?",)] * 2
     assert mind.judge(mind.open(), prompts[:1])[0].yes >= 0, "nothing was seen yet"
 
 

@@ -7,14 +7,15 @@ that a step of its answer looks at is put in before the answer goes on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from anymodal.language.layout import Reader
-from anymodal.language.past import Past, chosen
+from anymodal.language.past import NEWEST, Past, chosen
 from anymodal.language.pointer import Pointer, Pointing
 from anymodal.language.prompt import window_label
 from anymodal.language.rows import Places, Rows
@@ -71,25 +72,32 @@ class Asker:
         self.outside = mind.layout.tokenizer.encode(outside)[0] if outside else None
 
     def __call__(self, question: str, seen: Sequence[Span], free: int, turns: Sequence[Turn] = (),
-               recalled: Sequence[Percept] = ()) -> Asked:
-        """What a fork begins with: windows that are shown again, earlier turns and the question."""
-        question = question if self._finder is None else self._finder.spelt(question)
+               recalled: Sequence[Percept] = (), said: Sequence[np.ndarray] = ()) -> Asked:
+        """What a fork begins with: windows that are shown again, earlier turns and the question. said: what tokens of each
+        entry that is seen say, where that is known."""
+        question = self._mind.spelt(question)
+        turns = [replace(turn, question=self._mind.spelt(turn.question)) for turn in turns]
         places = Places(free, self._layout.twins)
-        shown = self._shown_again(question, seen, recalled)
+        whole = [k for k, e in enumerate(seen) if e.whole and e.parts]
+        windows = [seen[k] for k in whole]
+        if self._finder is not None:
+            said = [said[k] for k in whole] if said else self._finder.spans(windows)
+        shown = self._shown_again(question, seen, recalled, self._found(question, windows, said))
         rows = [*(self._mind.entry(entry, places) for entry in shown),
                 self._mind.laid([self._layout.question(question, turns)], places)]
-        pointing = self._point(question, seen, alone=not recalled)
+        all_of_it = not recalled and all(e.whole for e in seen)
+        pointing = self._point(question, windows, said, all_of_it)
         known = None if self.outside is None else self._mind.calibration
         decline = None if known is None else (self.outside, known.outside)
         return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown}, pointing, decline)
 
-    def _point(self, question: str, seen: Sequence[Span], alone: bool) -> Pointing | None:
-        """What the windows that are whole tell of a question; `alone`: nothing else was brought back for it."""
+    def _point(self, question: str, windows: Sequence[Span], said: Sequence[np.ndarray],
+               all_of_it: bool) -> Pointing | None:
+        """What windows that are whole tell of a question; `all_of_it`: there are no others."""
         if self.pointer is None:
             return None
-        whole = [e for e in seen if e.whole and e.parts]
-        labels = [window_label(self._layout.tokenizer, e.t0_s)[1:] for e in whole]
-        return self.pointer.point(question, labels, self._finder.spans(whole), alone and all(e.whole for e in seen))
+        labels = [window_label(self._layout.tokenizer, e.t0_s)[1:] for e in windows]
+        return self.pointer.point(question, labels, said, all_of_it)
 
     def looks(self, asked: Asked, reader: Reader) -> bool:
         """Whether an answer has come to a window to look at: then `asked` goes on with what was said, and that window."""
@@ -117,30 +125,36 @@ class Asker:
             count += 1
         return list(turns[len(turns) - count :])
 
-    def _shown_again(self, question: str, seen: Sequence[Span], recalled: Sequence[Percept]) -> list[Span]:
-        """The windows that a question names and the most wanted recalled ones that fit their budget, in order of time."""
+    def _shown_again(self, question: str, seen: Sequence[Span], recalled: Sequence[Percept],
+                     found: Sequence[Span] = ()) -> list[Span]:
+        """The windows that a question names, those `found` by its words and the most wanted recalled ones that fit their
+        budget, in order of time."""
         shown: dict[int, Span] = {}
         room, hop_s = self._memory.recalled_tokens, self._mind.spec.window_s
-        for entry in (*named(question, seen, self._memory.look_again, hop_s), *self._found(question, seen),
-                      *map(Span.of, recalled)):
+        for entry in (*named(question, seen, self._memory.look_again, hop_s), *found, *map(Span.of, recalled)):
             size = self._mind.size(entry)
             if entry.first not in shown and size <= room:
                 shown[entry.first] = entry
                 room -= size
         return [shown[index] for index in sorted(shown)]
 
-    def _found(self, question: str, seen: Sequence[Span]) -> list[Span]:
+    def _found(self, question: str, windows: Sequence[Span], said: Sequence[np.ndarray]) -> list[Span]:
         """The few windows that say what a question names."""
         if self._finder is None or not self._finder.words(question):
             return []
-        whole = [e for e in seen if e.whole and e.parts]
-        return [whole[k] for k in self._finder.few(question, self._finder.spans(whole), self._memory.look_again)]
+        return [windows[k] for k in self._finder.few(question, said, self._memory.look_again)]
 
-    def past(self, question: str, percepts: Sequence[Percept], seen: Sequence[Span]) -> Past:
-        """What a question about the past is asked of."""
-        question = question if self._finder is None else self._finder.spelt(question)
-        happening = [0.0] * len(percepts)
+    def past(self, question: str, percepts: Sequence[Percept], seen: Sequence[Span],
+             beside: Sequence[Percept] = ()) -> Past:
+        """What a question about the past is asked of. beside: windows that these are read with."""
+        question, happening, said = self._mind.spelt(question), [0.0] * len(percepts), {}
         if self._finder is not None:
-            happening = self._finder.happening(question, self._finder.spans([Span.of(p) for p in percepts]))
+            windows = [Span.of(p) for p in sorted([*percepts, *beside], key=lambda p: p.index)]
+            newest = seen[-(NEWEST + self._finder.reach) :]
+            windows += [e for e in newest if e.whole and not (windows and e.last <= windows[-1].last)]
+            said = {k: told for e, told in zip(windows, self._finder.spans(windows), strict=True)
+                    for k in range(e.first, e.last + 1)}
+            happening = self._finder.happening(question, [said[p.index] for p in percepts])
         most = self._memory.past_windows if moment_in(question) is None else len(percepts)  # all around a moment
-        return Past.of(chosen(percepts, most, happening), seen, self._mind.spec.window_s)
+        few = [percepts[k] for k in chosen(happening, most)]
+        return Past.of(few, seen, self._mind.spec.window_s, said)

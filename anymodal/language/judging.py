@@ -53,12 +53,13 @@ class Judge:
 
     def __init__(self, mind: Mind) -> None:
         self._mind, self._trees, self._witness = mind, {}, Witness.of(mind.spec.search, mind.finder)
-        self._condition = lru_cache(maxsize=4096)(self._read)
+        self._condition, self._spelt = lru_cache(maxsize=4096)(self._read), lru_cache(maxsize=4096)(mind.spelt)
 
     @torch.inference_mode()
     def __call__(self, state: MindState, prompts: Sequence[str], evidence: bool) -> list[Judgement]:
         if not prompts:
             return []
+        prompts = [self._spelt(prompt) for prompt in prompts]
         told = self._told(state, prompts, evidence)
         asked = iter(self._ask(state, [p for p, known in zip(prompts, told, strict=True) if known is None], evidence))
         return [next(asked) if known is None else known for known in told]

@@ -83,6 +83,7 @@ class Mind:
         self.beside = isinstance(lm, AttachedLM)  # soft tokens reach the language model beside its text
         memory, prompt = spec.memory, spec.prompt
         self.finder = None if reader is None or self.beside else Finder(spec.search, layout.tokenizer, reader, spec.point)
+        self.spelt: Callable[[str], str] = str if self.finder is None else self.finder.spelt
         self._ask, self._judge = Asker(self), Judge(self)
         self.capability.check(
             memory.budget_tokens + memory.turn_tokens + memory.recalled_tokens + prompt.max_question_tokens
@@ -179,7 +180,7 @@ class Mind:
 
     @torch.inference_mode()
     def answer(self, state: MindState, question: str, *, at_s: float | None = None, turns: Sequence[Turn] = (),
-               recalled: Sequence[Percept] = (), past: Sequence[Percept] = (),
+               recalled: Sequence[Percept] = (), past: Sequence[Percept] = (), beside: Sequence[Percept] = (),
                cancelled: Callable[[], bool] = lambda: False) -> Iterator[Delta | Answer]:
         """Stream an answer's text as Deltas, then the whole Answer; once `cancelled()` holds, nothing more.
 
@@ -187,18 +188,20 @@ class Mind:
         `memory.turn_tokens` are read. recalled: windows to look at again, most wanted first; as many as fit
         `memory.recalled_tokens`. past: windows to answer from instead of the memory, in order of time, of what
         a question names at most `memory.past_windows`, without earlier turns; the text then comes in one Delta, behind
-        empty ones. Raises QuestionError, also for an `at_s` before `state.exact_from_s`.
+        empty ones. beside: windows near those, with which they are read. Raises QuestionError, also for an `at_s` before
+        `state.exact_from_s`.
         """
         began = time.perf_counter()
         self.check(question)
         seen, length = self._seen(state.memory, at_s)
         trunk = state.trunk  # another one may take its place while the answer is read
-        asks, then = question, self._ask.past(question, past, seen) if past else None
+        asks, then = question, self._ask.past(question, past, seen, beside) if past else None
         if then is not None:
             asks, seen, trunk = then.asked(question), then.entries, self.trunk(CHUNK)
             trunk.extend(self.laid_out(seen))
             length = trunk.length
-        asked = self._ask(asks, seen, trunk.free(length), [] if then else self._ask.turns(turns), recalled)
+        asked = self._ask(asks, seen, trunk.free(length), [] if then else self._ask.turns(turns), recalled,
+                          then.said if then else ())
         forks = trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
         reader = self.layout.reader()
         logprob, count, ttft_s = 0.0, 0, 0.0

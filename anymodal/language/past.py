@@ -8,8 +8,10 @@ such a clip. Times in what it says are put back onto the session's clock.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from anymodal.language.tokenizer import clock, moment_in
 from anymodal.memory import Span, reclocked, since
@@ -20,31 +22,36 @@ NEWEST = 2  # windows of now
 _TIMES = re.compile(r"\b(?:(\d+(?:\.\d)?) (and|to) )?(\d+(?:\.\d)?) s(?:econds?)?\b")
 
 
-def chosen(percepts: Sequence[Percept], most: int, happening: Sequence[float]) -> list[Percept]:
-    """At most `most` of the windows that show a thing: the last, the first two, those in which most happens to it, and then
-    the others, the first before the rest."""
-    busiest = sorted(range(len(percepts)), key=lambda k: -happening[k])[: most // 3]
-    wanted = [len(percepts) - 1, 0, 1, *busiest, *range(len(percepts))]
-    few = [k for k in dict.fromkeys(wanted) if 0 <= k < len(percepts)][:most]
-    return [percepts[k] for k in sorted(few)]
+def chosen(happening: Sequence[float], most: int) -> list[int]:
+    """The places of at most `most` of the windows that show a thing: the last, the first two, those in which most happens
+    to it, and then the others, the first before the rest."""
+    count = len(happening)
+    busiest = sorted(range(count), key=lambda k: -happening[k])[: most // 3]
+    wanted = [count - 1, 0, 1, *busiest, *range(count)]
+    return sorted([k for k in dict.fromkeys(wanted) if 0 <= k < count][:most])
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """entries: windows on their own clock. begins_s: when each begins on the session's, in order."""
+    """entries: windows on their own clock. begins_s: when each begins on the session's, in order. said: what its tokens
+    say, read with the windows beside it there, (N, V) of each; empty where nothing is read."""
 
     entries: list[Span]
     begins_s: list[float]
     window_s: float
+    said: list[np.ndarray]
 
     @classmethod
-    def of(cls, percepts: Sequence[Percept], seen: Sequence[Span], window_s: float) -> Past:
-        """Of windows that are brought back, in order of time, and of the newest of those that a question sees."""
+    def of(cls, percepts: Sequence[Percept], seen: Sequence[Span], window_s: float,
+           said: Mapping[int, np.ndarray] | None = None) -> Past:
+        """Of windows that are brought back, in order of time, and of the newest of those that a question sees. said: of
+        each window, by its number."""
         newest, _ = since(seen, seen[-1].last - NEWEST + 1 if seen else 0, window_s)
         begins_s = [seen[-1].t1_s - n * window_s for n in range(len(newest), 0, -1)] if newest else []
         later = [k for k, begin_s in enumerate(begins_s) if not percepts or begin_s > percepts[-1].t0_s + 1e-6]
-        return cls(reclocked([*map(Span.of, percepts), *(newest[k] for k in later)], window_s),
-                   [p.t0_s for p in percepts] + [begins_s[k] for k in later], window_s)
+        begins_s = [p.t0_s for p in percepts] + [begins_s[k] for k in later]
+        return cls(reclocked([*map(Span.of, percepts), *(newest[k] for k in later)], window_s), begins_s, window_s,
+                   [said[round(begin_s / window_s)] for begin_s in begins_s] if said else [])
 
     def asked(self, question: str) -> str:
         """A question, with its moment on this clock: "at 12:35" as "at 2 s"."""

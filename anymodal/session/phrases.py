@@ -24,10 +24,12 @@ _WORD = re.compile(r"[a-z]+")
 
 
 class Phrases:
-    """text: embeddings (P, E) of phrases. `words`: of each phrase, by modality; none where it says that nothing is."""
+    """text: embeddings (P, E) of phrases. spelt: what is asked for, spelt right. `words`: of each phrase, by modality; none
+    where it says that nothing is."""
 
-    def __init__(self, spec: SearchSpec | None, text: Callable[[Sequence[str]], Tensor]) -> None:
-        self.spec, self._text = spec, text
+    def __init__(self, spec: SearchSpec | None, text: Callable[[Sequence[str]], Tensor],
+                 spelt: Callable[[str], str] = str) -> None:
+        self.spec, self._text, self._spelt = spec, text, spelt
         groups = {m: [expand(g, spec.words) for g in spec.groups(m)] for m in spec.phrases} if spec else {}
         self.texts = {m: [p for group in rows for p in group] for m, rows in groups.items()}
         self.of_token = {m: _blocks([len(group) for group in rows]) for m, rows in groups.items()}  # (tokens, P)
@@ -41,7 +43,7 @@ class Phrases:
     def _named(self, text: str) -> dict[str, tuple[int, ...]]:
         """Modality -> the phrases that share most words with a text; of modalities that share fewer of the same, none."""
         synonyms = self.spec.synonyms if self.spec else {}
-        words = {synonyms.get(w, w) for w in _stems(text.lower(), self.known | set(synonyms))}
+        words = {synonyms.get(w, w) for w in _stems(self._spelt(text).lower(), self.known | set(synonyms))}
         if not words:
             return {}
         shared = {m: [words & phrase for phrase in phrases] for m, phrases in self.words.items()}

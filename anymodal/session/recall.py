@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 256  # windows read from the log at once
 LEAST = 0.05  # probabilities below are not kept
-NEAR = 2  # windows before and after a moment that are brought back with it
+NEAR = 2  # windows before and after a moment that are brought back with it, or that a window is read with
 MOST_SHOWN = 100  # windows that show a thing, looked through for those that do not repeat one another
 SURE = 0.6  # a span so much less likely than the likeliest may be a mistake, and so may
 BRIEF_S = 3.0  # a shorter one, where others are longer
@@ -108,6 +108,12 @@ class Recall:
             near = range(max(self._log.first_window(), k - NEAR), min(last, k + NEAR) + 1)
             return [p for n in near for p in self._log.windows(n, n) if p.tokens]
         return [] if times_in(question) or not before else self._shown(question, before, last)
+
+    def beside(self, percepts: Sequence[Percept], *, last: int) -> list[Percept]:
+        """The windows up to window `last` that are near these and not among them, in order of time."""
+        known = {p.index for p in percepts}
+        near = {n for k in known for n in range(k - NEAR, k + NEAR + 1)} - known
+        return [p for n in sorted(near) if 0 <= n <= last for p in self._log.windows(n, n)]
 
     def _shown(self, question: str, before: int, last: int) -> list[Percept]:
         """Windows that show what a question names; none if some do from window `before` on. Of a stream's spans, those much

@@ -82,7 +82,7 @@ class Session:
         self._pushes = Pushes(bundle.spec.window_s, self._streams, self._input, live=live, clock=clock,
                               stale_s=STALE_WINDOWS * bundle.spec.window_s if stale_s is None else stale_s,
                               idle_timeout_s=idle_timeout_s)
-        phrases = Phrases(bundle.spec.search, lambda texts: bundle.joint_text(texts))
+        phrases = Phrases(bundle.spec.search, lambda texts: bundle.joint_text(texts), self._mind.spelt)
         self.rules = Rules(session_log, lock=self._turns.taken, check=self._check_rule,
                            concerned=Sift(phrases, session_log).concerned)
         self._recent = Recent(bundle.spec)
@@ -228,7 +228,7 @@ class Session:
             recalled = [] if past else self._recall.lost(asking.question, state.memory, self._most_recalled, last=last)
             recalled = [*self._pooled(asking.question, last), *recalled]
             pieces = self._mind.answer(state, asking.question, at_s=as_of_s, turns=turns, recalled=recalled, past=past,
-                                       cancelled=asking.stopped)
+                                       beside=self._recall.beside(past, last=last), cancelled=asking.stopped)
             piece = next(pieces, None)
         waited_s = 0.0
         while isinstance(piece, Delta):
