@@ -21,7 +21,8 @@ from anymodal.playground.files import (
     render_clips,
     resample,
 )
-from anymodal.playground.render import render_audio, render_frames, render_imu
+from anymodal.playground.render import render_frames, render_imu
+from anymodal.playground.sound import render_audio
 from anymodal.playground.truth import scene_from_json, scene_to_json
 from anymodal.playground.world import SPLITS
 

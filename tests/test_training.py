@@ -44,6 +44,7 @@ from anymodal.training.packed import Packing, chunk_for, layout, packed_attentio
 from anymodal.training.reading import ReaderStage
 from anymodal.training.recipe import Recipe, plans
 from anymodal.training.said import said_loss
+from anymodal.training.sounds import SoundStage
 from anymodal.training.symbols import SymbolStage
 from anymodal.training.windows import ClipFeatures
 from anymodal.training.words import HAPPENINGS, window_words
@@ -310,6 +311,29 @@ def test_the_word_reader_learns_from_windows_that_it_keeps(spec, tokenizer):
     assert losses[-1] < losses[0] / 2 and len(stage.kept) == 6
     assert {name for name, _ in stage.trainable()} == {f"reader.{n}" for n, _ in reader.named_parameters()}
     assert all(p.grad is None for p in (*perception.parameters(), *lm.model.parameters()))
+
+
+def test_sounds_learn_to_mean_what_plain_ones_did(spec):
+    torch.manual_seed(0)
+    perception = Perception(spec, 64)
+    before = {name: p.clone() for name, p in perception.named_parameters()}
+    stage = SoundStage(perception, scenes=2)
+    with torch.no_grad():
+        for _, parameter in stage.trainable():
+            parameter += 0.03 * torch.randn_like(parameter)
+    optimizer = torch.optim.Adam([p for _, p in stage.trainable()], lr=1e-3)
+    batch, losses = stage.draw()(0), []
+    assert batch["varied"].shape == batch["plain"].shape == (12, 16000)
+    for _ in range(12):
+        loss, parts = stage.loss(batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] / 2 and {*parts} == {"tokens", "joint", "direct"}
+    changed = {name.split(".")[1] for name, p in perception.named_parameters() if not p.equal(before[name])}
+    assert changed == {"audio"} == {name.split(".")[1] for name, _ in stage.trainable()}
+    assert all(p.equal(before[name]) for name, p in stage.teacher.named_parameters())
 
 
 def test_what_happens_is_learned_in_the_order_that_costs_least():

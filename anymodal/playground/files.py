@@ -23,7 +23,8 @@ from anymodal.config import BundleSpec
 from anymodal.errors import InputError, OutputError, nearest, need
 from anymodal.playground.fields import RENDER
 from anymodal.playground.questions import KINDS, make_questions
-from anymodal.playground.render import IMU_AXES, render_audio, render_frames, render_imu
+from anymodal.playground.render import IMU_AXES, render_frames, render_imu
+from anymodal.playground.sound import render_audio
 from anymodal.playground.truth import ClipTruth, load_truth, truth_to_json
 from anymodal.playground.world import SPLITS, Scene, make_scene
 

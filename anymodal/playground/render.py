@@ -1,8 +1,8 @@
-"""Scene -> frames, audio samples and IMU rows, in numpy.
+"""Scene -> frames and IMU rows, in numpy; its sound is in `sound`.
 
 Everything that is only appearance comes from `scene.look`, so the same scene renders the same way at any size:
 straight to the encoder's small frames for training, or large for an mp4.
-Shapes: T frames, H height, W width, N samples.
+Shapes: T frames, H height, W width, N readings.
 """
 
 from __future__ import annotations
@@ -177,48 +177,6 @@ def signed_distance(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     tip, inner = (1.08, 0.0), (0.5 * np.cos(np.pi / 5), 0.5 * np.sin(np.pi / 5))
     ex, ey = inner[0] - tip[0], inner[1] - tip[1]
     return ((px - tip[0]) * -ey + (py - tip[1]) * ex) / np.hypot(ex, ey) * -1.0
-
-
-# --- sound -------------------------------------------------------------------------------------------------------
-
-def render_audio(scene: Scene, rate_hz: int = 16000) -> np.ndarray:
-    """The clip's sound, float32 (N,) in [-1, 1]."""
-    rng = np.random.default_rng(scene.look + 1)
-    samples = int(round(scene.duration_s * rate_hz))
-    out = rng.standard_normal(samples, dtype=np.float32) * np.float32(10 ** rng.uniform(-4.0, -2.3))
-    for sound in scene.sounds:
-        start = int(sound.t0_s * rate_hz)
-        wave = _wave(sound, rng, rate_hz)[: samples - start]
-        out[start : start + len(wave)] += wave
-    return np.clip(out, -1, 1)
-
-
-def _wave(sound, rng, rate_hz: int) -> np.ndarray:
-    seconds = sound.t1_s - sound.t0_s
-    t = np.arange(int(seconds * rate_hz), dtype=np.float32) / rate_hz
-    fine = sound.variant
-    low = sound.pitch == "low"
-    tone = (230 + 200 * fine) if low else (1150 + 900 * fine)
-    if sound.kind == "beep":
-        phase = 2 * np.pi * tone * t
-        wave = np.sin(phase) + (0.3 * np.sin(3 * phase) if rng.random() < 0.5 else 0)
-    elif sound.kind in ("rising chirp", "falling chirp"):
-        ends = (tone * 0.8, tone * 2.1) if sound.kind == "rising chirp" else (tone * 2.1, tone * 0.8)
-        wave = np.sin(2 * np.pi * (ends[0] * t + (ends[1] - ends[0]) * t * t / (2 * max(seconds, 1e-3))))
-    elif sound.kind == "bell":
-        wave = sum(a * np.sin(2 * np.pi * tone * k * t) * np.exp(-t * d)
-                   for k, a, d in ((1.0, 1.0, 3.0), (2.76, 0.6, 5.0), (5.4, 0.35, 8.0), (0.5, 0.3, 2.5)))
-    elif sound.kind == "noise burst":
-        wave = rng.standard_normal(len(t)).astype(np.float32)
-        wave = np.cumsum(wave - wave.mean()) * 0.05 if low else np.diff(wave, prepend=0) * 0.6
-        wave = wave / (np.abs(wave).max() + 1e-6)
-    else:  # clicks
-        wave = np.zeros(len(t), np.float32)
-        ring = np.exp(-np.arange(160) / 25.0) * np.sin(2 * np.pi * (700 if low else 3000) * np.arange(160) / rate_hz)
-        for at in np.arange(0, len(t) - 160, rate_hz / (8 + 8 * fine)).astype(int):
-            wave[at : at + 160] += ring
-    fade = np.minimum(1.0, np.minimum(t, seconds - t) / 0.01)
-    return (wave * fade * 10 ** rng.uniform(-0.9, -0.25)).astype(np.float32)
 
 
 # --- inertial sensor ---------------------------------------------------------------------------------------------

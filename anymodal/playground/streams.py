@@ -19,8 +19,9 @@ from functools import lru_cache
 import numpy as np
 
 from anymodal.config import BundleSpec
-from anymodal.playground.render import render_audio, render_frames, render_imu
+from anymodal.playground.render import render_frames, render_imu
 from anymodal.playground.rule_questions import Condition, judge
+from anymodal.playground.sound import render_audio
 from anymodal.playground.world import DeviceMotion, Event, Scene, Sound, Thing, make_scene
 from anymodal.types import Signal, Window
 

@@ -15,7 +15,8 @@ from anymodal.config import BundleSpec
 from anymodal.language.mind import Mind, MindState
 from anymodal.perception import Perception
 from anymodal.playground.fields import RENDER
-from anymodal.playground.render import render_audio, render_frames, render_imu
+from anymodal.playground.render import render_frames, render_imu
+from anymodal.playground.sound import render_audio
 from anymodal.playground.world import Scene
 from anymodal.stages.items import Percept
 from anymodal.types import Evidence, Signal, Window

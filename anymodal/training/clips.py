@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from anymodal.playground.fields import RENDER
-from anymodal.playground.render import render_audio, render_frames, render_imu
+from anymodal.playground.render import render_frames, render_imu
+from anymodal.playground.sound import render_audio
 from anymodal.playground.world import Scene
 
 VIDEO_HZ, AUDIO_HZ, IMU_HZ, FIELD_HZ = 4, 16000, 50, 2

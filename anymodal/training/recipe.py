@@ -125,6 +125,10 @@ class Recipe:
             from anymodal.training.fields import FieldStage
 
             return FieldStage(self.perception, self.lm, self.tokenizer, self.text, **options)
+        if kind == "sounds":
+            from anymodal.training.sounds import SoundStage
+
+            return SoundStage(self.perception, **options)
         if kind == "words":
             from anymodal.training.language import WordStage
 
@@ -140,8 +144,8 @@ class Recipe:
                 raise ConfigError(f"training: stage {plan.name!r} trains a word reader, and the bundle has none",
                                   fix="add a word_reader part, or leave the stage out")
             return ReaderStage(self.perception, self.lm, self.reader, self.tokenizer, **options)
-        raise ConfigError(f"training: unknown stage {plan.name!r}",
-                          fix=nearest(kind, ("frames", "windows", "fields", "words", "symbols", "language", "reader")))
+        known = ("frames", "windows", "fields", "sounds", "words", "symbols", "language", "reader")
+        raise ConfigError(f"training: unknown stage {plan.name!r}", fix=nearest(kind, known))
 
     def train(self, *, only: tuple[str, ...] = (), workers: int = 1, report: Callable[[dict], None] | None = None) -> None:
         """Run the stages in order, skipping those already done; weights are written after each."""
