@@ -70,6 +70,8 @@ class PointSpec(_Strict):
     starts: frozenset[str] = frozenset()  # that ask of a thing as it was at first
     counts: frozenset[str] = frozenset()  # that have things counted
     polar: tuple[str, ...] = ()  # beginnings of what asks for yes or no: "is there a"
+    whether: tuple[str, ...] = ()  # and of what asks it of whatever these name: "does",
+    anything: tuple[str, ...] = ()  # "anything", as in "does anything bounce?"
     unless: frozenset[str] = frozenset()  # where yes says more than that what is named was there at some time
     halves: dict[str, str] = Field(default_factory=dict)  # a word that names something only with this one behind it
     things: tuple[str, ...] = ()  # kinds by whose words a thing is listed

@@ -212,6 +212,23 @@ def test_what_else_is_asked_of_what_is_there(mind, question):
     assert not mind._ask.pointer._names.of(question).polar
 
 
+@pytest.mark.parametrize(("question", "answer"), [
+    ("Did anything stop?", "yes"), ("does anything collide", "no"), ("Was there a time when something stopped?", "yes"),
+    ("Can you tell me whether any of the objects vanished?", "no"), ("hey, did one of the things come to rest?", "yes")])
+def test_whether_anything_does_something_is_told_by_tokens_alone(mind, question, answer):
+    assert pointing(mind, question, *STOPS).named.anything
+    for sure in ("that", "i", "at", "yes", "no"):
+        said = {"yes": 1e-4, "no": 1e-4} | {sure: 0.999}
+        assert top(mind, pointing(mind, question, *STOPS).weigh(scores(mind, **said))) == answer
+
+
+@pytest.mark.parametrize("question", [
+    "Did the red star stop?", "Did anything stop twice?", "Did anything red stop?", "When did anything stop?",
+    "Did anything ring?", "Did anything at the top stop?", "Does anything exist?"])
+def test_more_than_whether_anything_does_something_is_not(mind, question):
+    assert not mind._ask.pointer._names.of(question).anything
+
+
 def test_a_shape_is_told_by_all_windows_that_show_the_thing_and_not_overruled(mind):
     windows = (("blue cross",), ("blue cross", "red star"), ("blue cross", "blue star nothing"))
     point = pointing(mind, "What shape is the blue object?", *windows)

@@ -39,8 +39,9 @@ class Named:
     """`thing`: the first one named, as numbers of words. `kinds`: of all words. `side`: -1 where a question asks of the
     time before the one thing that happens, 1 for after it. `since`: the place, among what happens, of that after which the
     first is asked about. `first`: which of two came first is asked. `counts`: how many things there are. `start`: of the
-    thing as it was at first. `polar`: yes or no is asked for. `heard`: what is heard while the thing is
-    seen. `words`: all that are named, by number."""
+    thing as it was at first. `polar`: yes or no is asked for. `anything`: likewise, of whether what happens does so to
+    anything, and of nothing else. `heard`: what is heard while the thing is seen. `words`: all that are named, by
+    number."""
 
     happenings: tuple[Happening, ...] = ()
     thing: tuple[int, ...] = ()
@@ -51,6 +52,7 @@ class Named:
     counts: bool = False
     start: bool = False
     polar: bool = False
+    anything: bool = False
     heard: bool = False
     words: frozenset[int] = frozenset()
 
@@ -70,6 +72,9 @@ class Names:
         self._halves = {word: finder.number(behind) for word, behind in point.halves.items()}
         openings = "|".join(map(re.escape, point.polar)) or "(?!)"
         self._polar = re.compile(rf"(?:^|[,.;:!?] *|\b(?:if|whether) )(?:{openings})\b")
+        asks, whatever = ("|".join(map(re.escape, texts)) or "(?!)" for texts in (point.whether, point.anything))
+        self._anything = re.compile(rf"(?:(?:^|[,.;:!?] *)(?:{asks}) |\b(?:if|whether) (?:(?:{asks}) )?)(?:{whatever})\b")
+        self._empty = search.plain.union({"if", "whether"}, *(t.split() for t in (*point.whether, *point.anything)))
         self._becomes = finder.number(point.becomes) if point.becomes else None
         self._event = finder.kind.get(point.becomes, "")
         self._told_of = partial(told_of, search, finder)
@@ -137,7 +142,8 @@ class Names:
         beside = one and len(found) <= 1 and not any(h.kind in LONE for h in found) and not _NUMBER.search(text)
         return Named(tuple(found), one, frozenset(kinds), side if beside else 0, since, first and len(found) == 2,
                      counts=self._counts(words, found), start=not found and not self._point.starts.isdisjoint(words),
-                     polar=self._yes_or_no(text), heard=heard, words=frozenset(numbers))
+                     polar=self._yes_or_no(text), anything=self._of_anything(text, kinds), heard=heard,
+                     words=frozenset(numbers))
 
     def _heard(self, asked: str, text: str) -> bool:
         """Is it asked what is heard, of which an answer may be that it is nothing?"""
@@ -147,6 +153,13 @@ class Names:
         """Is it asked whether there is something: "was there a time when the star stopped"?"""
         found = self._polar.search(text)
         return found is not None and not _FURTHER.search(text)
+
+    def _of_anything(self, text: str, kinds: set[str]) -> bool:
+        """Is it asked whether anything does what is named: "did anything bounce"?"""
+        asked = self._anything.search(text)
+        words = _WORD.findall(text[asked.start() :]) if asked else ()
+        unknown = (word for word in words if self._finder.known(word) is None)
+        return asked is not None and kinds == {self._event} and self._empty.issuperset(unknown)
 
     def _noun(self, before: str) -> bool:
         """Whether a word behind this one is a sound's or a motion's name."""

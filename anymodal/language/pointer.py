@@ -151,6 +151,9 @@ class Pointing:
         """Log-probabilities (T,) of the next token, with what soft tokens say."""
         if self._told:
             return scores
+        if not self._ids and not self._in_step and self.named.anything:
+            either = _only(torch.zeros_like(scores), [self.pointer.yes, self.pointer.no])  # it never learned to read that
+            return _weighed(either, {(self.pointer.yes,): self.seen, (self.pointer.no,): 1 - self.seen})
         if not self._ids and not self._in_step and self.named.polar:
             scores = self._polar(scores)
         elif not self._ids and not self._in_step and self.named.heard:
