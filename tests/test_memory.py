@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from anymodal.bundle import load_bundle
 from anymodal.config import MemorySpec, load_spec, parse_spec
 from anymodal.errors import ConfigError, QuestionError
-from anymodal.language.mind import Mind
+from anymodal.language.mind import Mind, familiar
 from anymodal.memory import Compaction, Memory, Span, merge, named, similarity, since, widened
 from anymodal.session.log import Turn
 from anymodal.session.values import pack_row, unpack_row
@@ -409,3 +409,11 @@ def test_the_windows_whose_time_a_question_names_are_shown_again():
     assert named("what was there at 0:03?", entries, 1, 1.0)[0].first == 3
     assert named("what was there at 0 s?", entries, 0, 1.0) == [] == named("what was there?", entries, 2, 1.0)
     assert [e.first for e in named("at 3 s, 1 s or 0 s", entries, 2, 1.0)] == [3, 1]
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 5)), min_size=1, max_size=9))
+def test_what_looks_least_familiar_counts(rows):
+    each = sorted(mean for mean, windows in rows for _ in range(windows))
+    least = each[: -(-len(each) // 3)]
+    assert familiar([(mean * windows, windows) for mean, windows in rows]) == pytest.approx(sum(least) / len(least))
+    assert familiar([(1.0, 1), (0.0, 1), (1.0, 1)]) == 0.0 and familiar([(3.0, 3), (1.5, 3)]) == 0.5

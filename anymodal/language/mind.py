@@ -70,6 +70,17 @@ class MindState:
         return self.memory.in_effect_s
 
 
+def familiar(parts: Sequence[tuple[float, int]]) -> float:
+    """The mean familiarity of the third of the windows that look least familiar, of (sum, windows) each: between strange
+    sounds it is silent, and silence always looks the same."""
+    left = most = math.ceil(sum(n for _, n in parts) / 3)
+    total = 0.0
+    for mean, windows in sorted((f / n, n) for f, n in parts):
+        total += mean * min(left, windows)
+        left -= min(left, windows)
+    return total / most
+
+
 class Mind:
     """Answers questions over the windows of a session. Raises ConfigError where the language model cannot hold one."""
 
@@ -347,9 +358,8 @@ class Mind:
         by_modality: dict[str, list[tuple[float, int]]] = {}
         for part in (p for entry in seen for p in entry.parts):
             by_modality.setdefault(part.modality, []).append((part.familiarity, part.windows))
-        means = (sum(f for f, _ in v) / sum(n for _, n in v) for v in by_modality.values())
         sure = math.exp(logprob / max(1, count)) if self.calibration is None else self.calibration(logprob)
-        return sure * min(means, default=1.0)
+        return sure * min(map(familiar, by_modality.values()), default=1.0)
 
     # --- embeddings --------------------------------------------------------------------------------------------------
 
