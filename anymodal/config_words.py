@@ -67,7 +67,8 @@ class PointSpec(_Strict):
     after: frozenset[str] = frozenset()  # and after it,
     turns: frozenset[str] = frozenset()  # as these do behind the word for a change
     first: frozenset[str] = frozenset()  # that ask which of two things came first
-    starts: frozenset[str] = frozenset()  # that ask of a thing as it was at first
+    starts: frozenset[str] = frozenset()  # that ask of a thing as it was at first, or of the first of several,
+    lasts: frozenset[str] = frozenset()  # and of the last
     counts: frozenset[str] = frozenset()  # that have things counted
     polar: tuple[str, ...] = ()  # beginnings of what asks for yes or no: "is there a"
     whether: tuple[str, ...] = ()  # and of what asks it of whatever these name: "does",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -42,7 +44,7 @@ def names(mind, question: str) -> tuple[list[str], str, int]:
     ("To the left of what is the star, before it changed?", ["event: changes star"], "star", -1),
     ("Where is the star after?", [], "star", 1), ("the star has what colour?", [], "star", 0),
     ("Which way does the star move?", ["way: west|east|upward|downward star"], "star", 0),
-    ("Which noise was heard first?", [], "", 0), ("When was the noise burst?", ["sound: noise burst"], "", 0),
+    ("Which noise was heard?", [], "", 0), ("When was the noise burst?", ["sound: noise burst"], "", 0),
     ("What colour is the small star?", [], "small star", 0), ("Is there a red circle?", [], "red circle", 0),
     ("What colour is the large red star?", [], "red star", 0), ("", [], "", 0)])
 def test_what_a_question_names(mind, question, happenings, thing, side):
@@ -210,6 +212,40 @@ def test_where_yes_or_no_is_asked_for_no_time_and_no_place_is_said(mind, questio
     "Tell me the second there was a bell", "The star that was there at 2 s, where was it?"])
 def test_what_else_is_asked_of_what_is_there(mind, question):
     assert not mind._ask.pointer._names.of(question).polar
+
+
+SOUNDS = (("nothing",), ("low bell starts",), ("low bell", "low beep starts"), ("low beep",), ("high clicks starts",),
+          ("nothing",))
+
+
+@pytest.mark.parametrize(("question", "window", "sound"), [
+    ("What was the first sound?", 1, "bell"), ("With which noise did it begin?", 1, "bell"),
+    ("Which sound did you hear last?", 4, "clicks"), ("what do you hear at the end", 4, "clicks"),
+    ("When was the last sound?", 4, "clicks")])
+def test_the_first_and_the_last_sound_are_those_that_began_first_and_last(mind, question, window, sound):
+    point = pointing(mind, question, *SOUNDS)
+    assert point.edge == window
+    say(point, mind, NOTE, SPACE)
+    assert top(mind, point.weigh(scores(mind, **{"_2": 0.9, f"_{window}": 0.1}))) == str(window)
+    say(point, mind, mind.tokenizer.encode(str(window))[1], ANSWER)
+    others = {"bell": 0.0, "clicks": 0.0, "beep": 0.9} | {sound: 0.05}
+    point.push(mind.tokenizer.encode("a")[0])
+    if sound != "clicks":  # "a beep", "clicks"
+        assert top(mind, point.weigh(scores(mind, **others))) == sound
+
+
+@pytest.mark.parametrize("question", [
+    "Was the bell first?", "What was the first sound after the star stopped?", "What sound was heard first or last?",
+    "What was the last sound before 3 s?", "What was the first thing?",
+    "What sound was there while the star began to move?"])
+def test_what_else_is_asked_of_sounds(mind, question):
+    assert not mind._ask.pointer._names.of(question).edge
+
+
+def test_the_first_sound_is_not_told_by_windows_that_are_not_the_first(mind):
+    point = pointing(mind, "What was the first sound?", *SOUNDS)
+    later = replace(point, all_of_it=False)
+    assert later.edge is None and replace(later, named=mind._ask.pointer._names.of("What was the last sound?")).edge == 4
 
 
 @pytest.mark.parametrize(("question", "answer"), [

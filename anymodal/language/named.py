@@ -40,8 +40,8 @@ class Named:
     time before the one thing that happens, 1 for after it. `since`: the place, among what happens, of that after which the
     first is asked about. `first`: which of two came first is asked. `counts`: how many things there are. `start`: of the
     thing as it was at first. `polar`: yes or no is asked for. `anything`: likewise, of whether what happens does so to
-    anything, and of nothing else. `heard`: what is heard while the thing is seen. `words`: all that are named, by
-    number."""
+    anything, and of nothing else. `heard`: what is heard while the thing is seen. `edge`: 1 where it is asked of the first
+    of what happens, -1 of the last. `words`: all that are named, by number."""
 
     happenings: tuple[Happening, ...] = ()
     thing: tuple[int, ...] = ()
@@ -54,6 +54,7 @@ class Named:
     polar: bool = False
     anything: bool = False
     heard: bool = False
+    edge: int = 0
     words: frozenset[int] = frozenset()
 
     def happens(self, kind: str) -> bool:
@@ -135,6 +136,9 @@ class Names:
                 found.append(Happening(asked, tuple(self._values[asked]), self._told_of(asked, thing)))
             elif side:  # "which colour was it before?"
                 found.append(Happening(self._event, ((self._becomes,),), self._told_of(self._event, thing)))
+        edge = self._edge(words) if asked in LONE and asked in self._values and not (thing or found or side) else 0
+        if edge:
+            found.append(Happening(asked, tuple(self._values[asked])))
         if any(self._two(h.thing) for h in found) or self._two(thing) or len(found) > 1 and any(
                 not h.thing and h.kind not in LONE for h in found):
             return Named()  # of two things at once, or "the bell stops", no token tells
@@ -143,7 +147,11 @@ class Names:
         return Named(tuple(found), one, frozenset(kinds), side if beside else 0, since, first and len(found) == 2,
                      counts=self._counts(words, found), start=not found and not self._point.starts.isdisjoint(words),
                      polar=self._yes_or_no(text), anything=self._of_anything(text, kinds), heard=heard,
-                     words=frozenset(numbers))
+                     edge=0 if _NUMBER.search(text) else edge, words=frozenset(numbers))
+
+    def _edge(self, words: Sequence[str]) -> int:
+        """Is it asked of the first or of the last of several?"""
+        return (not self._point.starts.isdisjoint(words)) - (not self._point.lasts.isdisjoint(words))
 
     def _heard(self, asked: str, text: str) -> bool:
         """Is it asked what is heard, of which an answer may be that it is nothing?"""

@@ -103,6 +103,7 @@ class Pointing:
     looked: int | None = None
     when: list[np.ndarray] = field(init=False)  # of all that happens, how likely it is in each window (K,)
     there: np.ndarray = field(init=False)  # how likely each window shows the thing (K,)
+    edge: int | None = field(default=None, init=False)  # the window of the first or last of what happens that is asked of
     left: np.ndarray = field(init=False)  # how likely it leaves in each (K,)
     seen: float = field(init=False)  # how likely all that the question names is there at some time
     listing: Listing | None = field(default=None, init=False)  # of things that are to be counted
@@ -120,6 +121,11 @@ class Pointing:
         told = [np.max([both(self.said, [*words, *h.thing]) for words in h.words], 0) for h in named.happenings]
         self.when = [np.minimum(t, both(self.said, [*h.words[0], *begins])) if h.kind in LONE and len(h.words) == 1 else t
                      for t, h in zip(told, named.happenings, strict=True)]
+        if named.edge < 0 or named.edge and self.all_of_it:
+            began = np.max([both(self.said, [*words, *begins]) for words in named.happenings[0].words], 0)
+            places = np.flatnonzero(began > THERE)[:: named.edge]
+            self.edge = int(places[0]) if len(places) else None
+            self.when[0] = began * (np.arange(len(began)) == self.edge)
         if named.since:
             self.when[0] = self.when[0] * (np.arange(len(self.said)) >= self.when[named.since].argmax())
         there, leaves = both(self.said, named.thing), [*self.pointer.leaves.values()]
@@ -349,7 +355,7 @@ class Pointing:
         """Whether words are of this kind, of those that say the same, and it is known of what."""
         named, rivals = self.named, self.pointer.rivals[kind]
         if kind in LONE:
-            return named.heard
+            return named.heard or self.edge is not None
         if not named.thing and named.happenings and not named.happens(kind) or any(map(named.happens, rivals)):
             return False
         alone = kind in named.kinds and named.kinds.isdisjoint(rivals)
@@ -359,7 +365,9 @@ class Pointing:
         """How likely tokens say each word of a kind of the thing, in the window that is meant."""
         beside = self._beside()
         k = self.looked if beside is None else beside
-        if self.plain and kind in self.pointer.none and kind not in self.pointer.leaves:
+        if kind in LONE and self.edge is not None:
+            k = self.edge
+        elif self.plain and kind in self.pointer.none and kind not in self.pointer.leaves:
             k = None  # a way is told by any window in which it moves
         scope, table = self.said if k is None else self.said[[k]], self.pointer.kinds[kind]
         thing = [n for n in self.named.thing if self.named.happenings or not any(n in words for words in table.values())]

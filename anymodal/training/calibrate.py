@@ -40,8 +40,8 @@ from anymodal.training.scoring import is_right
 from anymodal.types import Answer, Window
 
 SHRINK = 0.01  # of the features' mean variance, added to every direction: a few hundred scenes fit no full covariance
-USUAL_QUANTILE = 0.98  # of validation windows are wholly familiar; an answer goes by the mean over its windows
-REACH = 1.5  # of that distance, where familiarity is gone
+USUAL_QUANTILE = 0.996  # of validation windows are wholly familiar; an answer goes by the third that looks least so
+REACH = 1.25  # of that distance, where familiarity is gone
 DECLINED = 0.006  # of questions of the bundle's own world are taken for those of another one
 SHORT_S = 2.0  # clips to fit on: many short ones show more backgrounds than a few long ones
 SECONDS = 8.0
