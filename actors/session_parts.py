@@ -146,6 +146,11 @@ class SessionMindActor(Host):
         await self.ready()
         return self._mind.beside
 
+    async def spelt(self, text: str) -> str:
+        """What is asked for, spelt right. It waits for nothing that is computed."""
+        await self.ready()
+        return self._mind.spelt(text)
+
     async def joint_text(self, phrases: list[str]) -> Any:
         """Phrases in the joint space."""
         await self.ready()
@@ -452,6 +457,9 @@ class RemoteMind:
 
     def check(self, question: str) -> None:
         self.layout.check(question)
+
+    def spelt(self, text: str) -> str:
+        return self._parts.insist("mind", "spelt", text) if self.spec.word_reader else text  # else it is left as it is
 
     def open(self, compaction: Compaction | None = None, windows: Iterable[Percept] = ()) -> RemoteState:
         memory = Memory(self.spec.memory, self.layout.text_tokens, self.spec.prompt.order, len(self.layout.head),

@@ -221,7 +221,8 @@ SOUNDS = (("nothing",), ("low bell starts",), ("low bell", "low beep starts"), (
 @pytest.mark.parametrize(("question", "window", "sound"), [
     ("What was the first sound?", 1, "bell"), ("With which noise did it begin?", 1, "bell"),
     ("Which sound did you hear last?", 4, "clicks"), ("what do you hear at the end", 4, "clicks"),
-    ("When was the last sound?", 4, "clicks")])
+    ("When was the last sound?", 4, "clicks"), ("When did the first sound start?", 1, "bell"),
+    ("Can you tell me what the latest sound was?", 4, "clicks"), ("Give me the last noise in the clip.", 4, "clicks")])
 def test_the_first_and_the_last_sound_are_those_that_began_first_and_last(mind, question, window, sound):
     point = pointing(mind, question, *SOUNDS)
     assert point.edge == window
@@ -237,7 +238,10 @@ def test_the_first_and_the_last_sound_are_those_that_began_first_and_last(mind, 
 @pytest.mark.parametrize("question", [
     "Was the bell first?", "What was the first sound after the star stopped?", "What sound was heard first or last?",
     "What was the last sound before 3 s?", "What was the first thing?",
-    "What sound was there while the star began to move?"])
+    "What sound was there while the star began to move?", "Did a sound start?", "Was there a sound at the start?",
+    "Was the final sound low?", "Is there a sound close by?", "How long does the sound last?",
+    "When did the last sound end?", "What sound was there in the last 3 seconds?", "What were the last two sounds?",
+    "What have you heard since the beginning?", "Tell me whether the last sound was high."])
 def test_what_else_is_asked_of_sounds(mind, question):
     assert not mind._ask.pointer._names.of(question).edge
 
@@ -245,7 +249,8 @@ def test_what_else_is_asked_of_sounds(mind, question):
 def test_the_first_sound_is_not_told_by_windows_that_are_not_the_first(mind):
     point = pointing(mind, "What was the first sound?", *SOUNDS)
     later = replace(point, all_of_it=False)
-    assert later.edge is None and replace(later, named=mind._ask.pointer._names.of("What was the last sound?")).edge == 4
+    last = replace(later, named=mind._ask.pointer._names.of("What was the last sound?"))
+    assert later.edge is None and last.edge == 4 and replace(last, since=5).edge is None, "others may lie between"
 
 
 @pytest.mark.parametrize(("question", "answer"), [
@@ -258,9 +263,18 @@ def test_whether_anything_does_something_is_told_by_tokens_alone(mind, question,
         assert top(mind, pointing(mind, question, *STOPS).weigh(scores(mind, **said))) == answer
 
 
+def test_where_windows_lack_it_is_for_the_language_model(mind):
+    point = replace(pointing(mind, "Did anything collide?", *STOPS), all_of_it=False)
+    assert point.named.anything and top(mind, point.weigh(scores(mind, that=0.999))) == "that"
+
+
 @pytest.mark.parametrize("question", [
     "Did the red star stop?", "Did anything stop twice?", "Did anything red stop?", "When did anything stop?",
-    "Did anything ring?", "Did anything at the top stop?", "Does anything exist?"])
+    "Did anything ring?", "Did anything at the top stop?", "Does anything exist?", "At 3 s, did anything bounce?",
+    "Before 0:04, did anything bounce?", "What happens if something collides?",
+    "Which sound do you hear if something bounces?", "Has anything stopped now?", "Does something appear to bounce?",
+    "Did anything change shape?", "Did anything collide with it?",
+    "Did any of them stop or bounce?"])
 def test_more_than_whether_anything_does_something_is_not(mind, question):
     assert not mind._ask.pointer._names.of(question).anything
 

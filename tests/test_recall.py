@@ -188,6 +188,7 @@ def test_gaps_and_what_was_deleted_are_no_past(log):
     assert [p.index for p in recall.beside(found, last=11)] == [6, 7, 9, 11]
     log.first_window = lambda: 10
     assert [p.index for p in recall.past("What was at 10 s?", memory, last=13)] == [10, 12]
+    assert [p.index for p in recall.beside(found[1:], last=11)] == [11]
     assert recall.past("What was at 9 s?", memory, last=13) == []
 
 

@@ -61,6 +61,7 @@ def test_the_language_model_and_the_tokens_are_asked_the_same_question_however_i
 def test_rules_searches_and_earlier_turns_are_spelt_right_too():
     mind = load_bundle("tiny").mind
     judge = mind._judge
+    assert mind.spelt("did anyhting stop, and the latset sound?") == "did anything stop, and the latest sound?"
     asked = []
     judge._told = lambda state, prompts, evidence: asked.extend(prompts) or [Judgement(0.0, ())] * len(prompts)
     judge(None, ["Now: the ornage triangel stops?"], evidence=False)

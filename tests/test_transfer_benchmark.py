@@ -22,7 +22,7 @@ def test_the_benchmark_writes_its_rows(tmp_path):
 
 @pytest.mark.parametrize("number", range(4))
 def test_things_are_where_the_scene_has_them_in_their_colours(number):
-    scene, found = clip_truth("val", 8, number, seconds=4.0).scene, 0
+    scene, found, of = clip_truth("val", 8, number, seconds=4.0).scene, 0, 0
     frames = transfer.pictures(scene, np.random.default_rng(number))
     assert len(frames) == 4 * transfer.RATE_HZ
     for k in range(0, len(frames), 20):
@@ -33,8 +33,8 @@ def test_things_are_where_the_scene_has_them_in_their_colours(number):
                 continue
             shown = frames[k][int(y * height), int(x * width)].astype(int)
             named = [ImageColor.getrgb(p[thing.color_at(k / transfer.RATE_HZ)]) for p in transfer.PALETTES]
-            found += min(np.abs(shown - rgb).max() for rgb in named) < 8
-    assert found >= 3
+            found, of = found + (min(np.abs(shown - rgb).max() for rgb in named) < 8), of + 1
+    assert found >= 0.9 * of > 2, "but where one thing hides another"
 
 
 def test_shapes_have_corners_of_their_own():

@@ -86,18 +86,19 @@ class Asker:
         rows = [*(self._mind.entry(entry, places) for entry in shown),
                 self._mind.laid([self._layout.question(question, turns)], places)]
         all_of_it = not recalled and all(e.whole for e in seen)
-        pointing = self._point(question, windows, said, all_of_it)
+        merged = max((k for k, e in enumerate(seen) if not e.whole), default=-1)
+        pointing = self._point(question, windows, said, all_of_it, sum(k < merged for k in whole))
         known = None if self.outside is None else self._mind.calibration
         decline = None if known is None else (self.outside, known.outside)
         return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown}, pointing, decline)
 
-    def _point(self, question: str, windows: Sequence[Span], said: Sequence[np.ndarray],
-               all_of_it: bool) -> Pointing | None:
-        """What windows that are whole tell of a question; `all_of_it`: there are no others."""
+    def _point(self, question: str, windows: Sequence[Span], said: Sequence[np.ndarray], all_of_it: bool,
+               since: int) -> Pointing | None:
+        """What windows that are whole tell of a question; `all_of_it`: there are no others; none from place `since` on."""
         if self.pointer is None:
             return None
         labels = [window_label(self._layout.tokenizer, e.t0_s)[1:] for e in windows]
-        return self.pointer.point(question, labels, said, all_of_it)
+        return self.pointer.point(question, labels, said, all_of_it, since)
 
     def looks(self, asked: Asked, reader: Reader) -> bool:
         """Whether an answer has come to a window to look at: then `asked` goes on with what was said, and that window."""
@@ -147,14 +148,13 @@ class Asker:
     def past(self, question: str, percepts: Sequence[Percept], seen: Sequence[Span],
              beside: Sequence[Percept] = ()) -> Past:
         """What a question about the past is asked of. beside: windows that these are read with."""
-        question, happening, said = self._mind.spelt(question), [0.0] * len(percepts), {}
-        if self._finder is not None:
-            windows = [Span.of(p) for p in sorted([*percepts, *beside], key=lambda p: p.index)]
-            newest = seen[-(NEWEST + self._finder.reach) :]
-            windows += [e for e in newest if e.whole and not (windows and e.last <= windows[-1].last)]
-            said = {k: told for e, told in zip(windows, self._finder.spans(windows), strict=True)
-                    for k in range(e.first, e.last + 1)}
-            happening = self._finder.happening(question, [said[p.index] for p in percepts])
+        question, finder, window_s = self._mind.spelt(question), self._finder, self._mind.spec.window_s
         most = self._memory.past_windows if moment_in(question) is None else len(percepts)  # all around a moment
-        few = [percepts[k] for k in chosen(happening, most)]
-        return Past.of(few, seen, self._mind.spec.window_s, said)
+        if finder is None:
+            return Past.of([percepts[k] for k in chosen([0.0] * len(percepts), most)], seen, window_s)
+        windows = [Span.of(p) for p in sorted([*percepts, *beside], key=lambda p: p.index)]
+        newest = seen[-(NEWEST + finder.reach) :]
+        windows += [e for e in newest if e.whole and not (windows and e.last <= windows[-1].last)]
+        said = {k: told for e, told in zip(windows, finder.spans(windows), strict=True) for k in range(e.first, e.last + 1)}
+        happening = finder.happening(question, [said[p.index] for p in percepts])
+        return Past.of([percepts[k] for k in chosen(happening, most)], seen, window_s, said)

@@ -89,8 +89,8 @@ class Finder:
         words = {form for word in named for form in inflected(word) if form == word or usual(form)}
         words |= {w for names in spec.synonyms.items() for name in names for w in name.split()}
         if point is not None:
-            words |= point.before | point.after | point.first | point.starts | point.counts | point.unless
-            words = words.union(*point.asks.values())
+            words |= point.before | point.after | point.first | point.starts | point.lasts | point.counts | point.unless
+            words = words.union(*point.asks.values(), *(text.split() for text in (*point.whether, *point.anything)))
         few = {word for word, kind in self.kind.items() if kind in PLACES}
         of_tokens = ((i, self._tokenizer.decode([i]).strip()) for i in range(self._tokenizer.vocab))
         words |= few | {word for i, word in of_tokens if usual(word) and self._tokenizer.encode(word) == [i]}

@@ -22,6 +22,13 @@ _ARTICLES = frozenset({"the", "a", "an"})
 _FURTHER = re.compile(r"\b(?:what|which|who|whose|how|or)\b|[,.;:!?] *(?:and )?(?:when|where)\b")  # asks for more than yes
 _ONLY = re.compile(r"\b(?:what|which)\b|\bthe (?:\w+ )?(?:sound|noise)\b|^(?:sound|noise)\b")  # asks for a sound,
 _OTHER = re.compile(r"\b(?:how|where|size|shape|colou?r|place|position|direction|way|before|after)\b")  # and not for these
+_ASKS = re.compile(r"\b(?:what|which|when)\b|\b(?:give|name|tell) (?:me |us )?the\b")  # for one of several
+_NTH = re.compile(r"\b(?:(first|earliest)|last|latest|final) (?:\w+ )?(?:sound|noise)\b")
+_NOT_NTH = frozenset("""if whether or how long since few two three several second next but seconds minute minutes both all
+    each""".split())  # more than that, or another one
+_ENDS = frozenset({"end", "ends", "ended", "stop", "stops", "stopped", "over"})
+_FILLERS = frozenset("""hey hi ok okay so well please just listen look can could you would tell me say know i want to wonder
+    if whether at all ever in on the this that clip video picture scene screen off of edge there""".split())  # add nothing
 _DOES = frozenset({"do", "does", "did"})  # "what did the star do", not "do you see"
 
 
@@ -75,7 +82,6 @@ class Names:
         self._polar = re.compile(rf"(?:^|[,.;:!?] *|\b(?:if|whether) )(?:{openings})\b")
         asks, whatever = ("|".join(map(re.escape, texts)) or "(?!)" for texts in (point.whether, point.anything))
         self._anything = re.compile(rf"(?:(?:^|[,.;:!?] *)(?:{asks}) |\b(?:if|whether) (?:(?:{asks}) )?)(?:{whatever})\b")
-        self._empty = search.plain.union({"if", "whether"}, *(t.split() for t in (*point.whether, *point.anything)))
         self._becomes = finder.number(point.becomes) if point.becomes else None
         self._event = finder.kind.get(point.becomes, "")
         self._told_of = partial(told_of, search, finder)
@@ -136,7 +142,7 @@ class Names:
                 found.append(Happening(asked, tuple(self._values[asked]), self._told_of(asked, thing)))
             elif side:  # "which colour was it before?"
                 found.append(Happening(self._event, ((self._becomes,),), self._told_of(self._event, thing)))
-        edge = self._edge(words) if asked in LONE and asked in self._values and not (thing or found or side) else 0
+        edge = self._edge(text) if asked in LONE and asked in self._values and not (thing or found or side) else 0
         if edge:
             found.append(Happening(asked, tuple(self._values[asked])))
         if any(self._two(h.thing) for h in found) or self._two(thing) or len(found) > 1 and any(
@@ -146,11 +152,18 @@ class Names:
         beside = one and len(found) <= 1 and not any(h.kind in LONE for h in found) and not _NUMBER.search(text)
         return Named(tuple(found), one, frozenset(kinds), side if beside else 0, since, first and len(found) == 2,
                      counts=self._counts(words, found), start=not found and not self._point.starts.isdisjoint(words),
-                     polar=self._yes_or_no(text), anything=self._of_anything(text, kinds), heard=heard,
-                     edge=0 if _NUMBER.search(text) else edge, words=frozenset(numbers))
+                     polar=self._yes_or_no(text), anything=not side and self._of_anything(text, found), heard=heard,
+                     edge=edge, words=frozenset(numbers))
 
-    def _edge(self, words: Sequence[str]) -> int:
-        """Is it asked of the first or of the last of several?"""
+    def _edge(self, text: str) -> int:
+        """Is it asked of the first of several (1), or of the last (-1)?"""
+        words = frozenset(_WORD.findall(text))
+        if not _ASKS.search(text) or _NUMBER.search(text) or not _NOT_NTH.isdisjoint(words):
+            return 0
+        if "when" in words and not _ENDS.isdisjoint(words):  # which is not when it began
+            return 0
+        if named := _NTH.search(text):
+            return 1 if named[1] else -1
         return (not self._point.starts.isdisjoint(words)) - (not self._point.lasts.isdisjoint(words))
 
     def _heard(self, asked: str, text: str) -> bool:
@@ -162,12 +175,14 @@ class Names:
         found = self._polar.search(text)
         return found is not None and not _FURTHER.search(text)
 
-    def _of_anything(self, text: str, kinds: set[str]) -> bool:
-        """Is it asked whether anything does what is named: "did anything bounce"?"""
-        asked = self._anything.search(text)
-        words = _WORD.findall(text[asked.start() :]) if asked else ()
-        unknown = (word for word in words if self._finder.known(word) is None)
-        return asked is not None and kinds == {self._event} and self._empty.issuperset(unknown)
+    def _of_anything(self, text: str, found: Sequence[Happening]) -> bool:
+        """Is it asked whether anything does what is named: "did anything bounce", and nothing more?"""
+        if len(found) != 1 or found[0].kind != self._event or found[0].thing or len(found[0].words) != 1:
+            return False
+        if not self._anything.search(text) or _FURTHER.search(text) or _NUMBER.search(text):
+            return False
+        others = _WORD.findall(self._anything.sub(" ", text, count=1))
+        return _FILLERS.issuperset(word for word in others if self._finder.known(word) not in found[0].words[0])
 
     def _noun(self, before: str) -> bool:
         """Whether a word behind this one is a sound's or a motion's name."""

@@ -76,9 +76,9 @@ class Pointer:
         return None if spec.point is None or finder is None else cls(spec, finder, tokenizer)
 
     def point(self, question: str, labels: Sequence[tuple[int, ...]], said: Sequence[np.ndarray],
-              all_of_it: bool = True) -> Pointing | None:
+              all_of_it: bool = True, since: int = 0) -> Pointing | None:
         """What windows tell of a question, `said` (N, V) of each, whose times read as `labels`; None: nothing. Whether they
-        are `all_of_it`, or what is not in them may have been before."""
+        are `all_of_it`, or what is not in them may have been elsewhere; from place `since` on there is no other window."""
         named = self._names.of(question)
         if not said or not (named.happenings or named.thing or named.counts):
             return None
@@ -86,7 +86,7 @@ class Pointer:
         for window, tokens in zip(alike, said, strict=True):
             window[: len(tokens)] = tokens
         plain = not _DIGIT.search(question) and self._unless.isdisjoint(_WORD.findall(question.lower()))
-        return Pointing(self, named, list(labels), alike, all_of_it, plain)
+        return Pointing(self, named, list(labels), alike, all_of_it, plain, since)
 
 
 @dataclass(slots=True)
@@ -100,6 +100,7 @@ class Pointing:
     said: np.ndarray  # (K, N, V)
     all_of_it: bool = True
     plain: bool = True  # yes means that what is named was there at some time
+    since: int = 0  # the window from which on all are there
     looked: int | None = None
     when: list[np.ndarray] = field(init=False)  # of all that happens, how likely it is in each window (K,)
     there: np.ndarray = field(init=False)  # how likely each window shows the thing (K,)
@@ -121,10 +122,10 @@ class Pointing:
         told = [np.max([both(self.said, [*words, *h.thing]) for words in h.words], 0) for h in named.happenings]
         self.when = [np.minimum(t, both(self.said, [*h.words[0], *begins])) if h.kind in LONE and len(h.words) == 1 else t
                      for t, h in zip(told, named.happenings, strict=True)]
-        if named.edge < 0 or named.edge and self.all_of_it:
+        if named.edge:
             began = np.max([both(self.said, [*words, *begins]) for words in named.happenings[0].words], 0)
-            places = np.flatnonzero(began > THERE)[:: named.edge]
-            self.edge = int(places[0]) if len(places) else None
+            places = [int(k) for k in np.flatnonzero(began > THERE) if k >= self.since]
+            self.edge = places[0 if named.edge > 0 else -1] if places and (self.all_of_it or named.edge < 0) else None
             self.when[0] = began * (np.arange(len(began)) == self.edge)
         if named.since:
             self.when[0] = self.when[0] * (np.arange(len(self.said)) >= self.when[named.since].argmax())
@@ -157,7 +158,8 @@ class Pointing:
         """Log-probabilities (T,) of the next token, with what soft tokens say."""
         if self._told:
             return scores
-        if not self._ids and not self._in_step and self.named.anything:
+        sure = self.plain and (self.all_of_it or self.seen > THERE)
+        if not self._ids and not self._in_step and self.named.anything and sure:
             either = _only(torch.zeros_like(scores), [self.pointer.yes, self.pointer.no])  # it never learned to read that
             return _weighed(either, {(self.pointer.yes,): self.seen, (self.pointer.no,): 1 - self.seen})
         if not self._ids and not self._in_step and self.named.polar:
@@ -180,7 +182,7 @@ class Pointing:
         """At an answer's beginning: whether it can be told goes by whether what is named is there, but for yes and no,
         which tell just that."""
         unseen = self.pointer.unseen
-        if unseen is None or self.named.counts:
+        if unseen is None or self.named.counts or self.named.edge:
             return scores
         weights = torch.full_like(scores, DOUBT * float(np.log(self.seen)))
         weights[unseen] = DOUBT * float(np.log(1 - self.seen))

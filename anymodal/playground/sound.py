@@ -18,7 +18,8 @@ CLICK_S = 0.01
 
 
 def render_audio(scene: Scene, rate_hz: int = 16000, *, plain: bool = False) -> Wave:
-    """The clip's sound, float32 (N,) in [-1, 1]. plain: every sound in its plain form, in a silent room."""
+    """The clip's sound, float32 (N,) in [-1, 1]. plain: every sound in its plain form and at a loudness of its own, over
+    nothing but white noise."""
     rng = np.random.default_rng(scene.look + 1)
     samples = int(round(scene.duration_s * rate_hz))
     out = rng.standard_normal(samples, dtype=np.float32) * np.float32(10 ** rng.uniform(-4.0, -2.3))
@@ -83,7 +84,8 @@ def _plain_clicks(sound: Sound, t: Wave, rate_hz: int, rng: np.random.Generator)
 def _beep(sound: Sound, t: Wave, rate_hz: int, dice: np.random.Generator) -> Wave:
     """One steady tone: any harmonics, a little vibrato or tremolo."""
     shake = 1 + dice.choice([0, 0, 0.004, 0.012]) * np.sin(2 * np.pi * dice.uniform(4, 8) * t)
-    wave = _harmonic(np.cumsum(_tone(sound, dice) * shake) / rate_hz, _tone(sound, dice), rate_hz, dice)
+    tone = _tone(sound, dice)
+    wave = _harmonic(np.cumsum(tone * shake) / rate_hz, tone, rate_hz, dice)
     swing = dice.choice([0, 0, 0.3]) * np.sin(2 * np.pi * dice.uniform(5, 12) * t)
     return _even(wave) * (1 + swing)
 
@@ -180,7 +182,8 @@ def _around(dice: np.random.Generator, samples: int, rate_hz: int) -> Wave:
     slope = dice.uniform(-1.0, 0.2)
     noise = _even(_shaped(dice.standard_normal(samples), lambda hz: (hz + 20) ** slope, rate_hz))
     t = np.arange(samples) / rate_hz
-    hum = sum(np.sin(2 * np.pi * dice.choice([50, 60]) * n * t) / n for n in (1, 2, 3)) * dice.choice([0, 0, 0.5])
+    mains_hz = dice.choice([50, 60])
+    hum = sum(np.sin(2 * np.pi * mains_hz * n * t) / n for n in (1, 2, 3)) * dice.choice([0, 0, 0.5])
     return ((noise + hum) * 10 ** dice.uniform(-3.6, -1.9)).astype(np.float32)
 
 

@@ -110,10 +110,10 @@ class Recall:
         return [] if times_in(question) or not before else self._shown(question, before, last)
 
     def beside(self, percepts: Sequence[Percept], *, last: int) -> list[Percept]:
-        """The windows up to window `last` that are near these and not among them, in order of time."""
-        known = {p.index for p in percepts}
-        near = {n for k in known for n in range(k - NEAR, k + NEAR + 1)} - known
-        return [p for n in sorted(near) if 0 <= n <= last for p in self._log.windows(n, n)]
+        """The windows up to window `last` that are near these and not among them, in order of time; not many."""
+        known, first = {p.index for p in percepts}, self._log.first_window()
+        near = {n for k in known for n in range(max(first, k - NEAR), min(last, k + NEAR) + 1)} - known
+        return [p for n in sorted(near)[:MOST_SHOWN] for p in self._log.windows(n, n)]
 
     def _shown(self, question: str, before: int, last: int) -> list[Percept]:
         """Windows that show what a question names; none if some do from window `before` on. Of a stream's spans, those much

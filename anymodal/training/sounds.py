@@ -1,7 +1,7 @@
 """Stage `sounds`: the sound encoder and its adapter, so that a sound means the same however it is made.
 
-They learn to say of any rendering what they said, when the stage began, of the same scene in plain sounds and a silent
-room: the same soft tokens and joint embeddings. What reads those need not be trained again.
+They learn to say of any rendering what they said, when the stage began, of the same scene in plain sounds, with no echo and
+no noise but white: the same soft tokens and joint embeddings. What reads those need not be trained again.
 Shapes: B windows, Q queries, W their width, E joint width.
 """
 
