@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from anymodal.errors import InputError, SidecarError
-from anymodal.media.container import av, declared_s, no_codec_error, only, open_container, pick_stream
+from anymodal.media.container import IMAGE_FORMATS, av, declared_s, no_codec_error, only, open_container, pick_stream
 from anymodal.media.levels import Level, scaled, to_levels
 from anymodal.media.spec import VIDEO, ceil_index
 from anymodal.threads import usable_cores
@@ -69,7 +69,8 @@ class VideoReader:
             raise no_codec_error(self.path, self._stream)
         only(self._container, self._stream)
         self._stream.thread_type = "AUTO"
-        self._stream.codec_context.thread_count = min(THREADS_A_CORE * usable_cores(), MOST_THREADS)
+        is_picture = self._container.format.name in IMAGE_FORMATS
+        self._stream.codec_context.thread_count = 1 if is_picture else min(THREADS_A_CORE * usable_cores(), MOST_THREADS)
         self._counted = 0
         self._unordered: list[int] | None = [] if self._container.format.name == "avi" else None
         self._frames = self._decode()
