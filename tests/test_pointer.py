@@ -250,7 +250,7 @@ def test_the_first_sound_is_not_told_by_windows_that_are_not_the_first(mind):
     point = pointing(mind, "What was the first sound?", *SOUNDS)
     later = replace(point, all_of_it=False)
     last = replace(later, named=mind._ask.pointer._names.of("What was the last sound?"))
-    assert later.edge is None and last.edge == 4 and replace(last, since=5).edge is None, "others may lie between"
+    assert later.edge is None and last.edge == 4 and replace(last, whole_from=5).edge is None, "others may lie between"
 
 
 @pytest.mark.parametrize(("question", "answer"), [

@@ -93,12 +93,13 @@ class Asker:
         return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown}, pointing, decline)
 
     def _point(self, question: str, windows: Sequence[Span], said: Sequence[np.ndarray], all_of_it: bool,
-               since: int) -> Pointing | None:
-        """What windows that are whole tell of a question; `all_of_it`: there are no others; none from place `since` on."""
+               whole_from: int) -> Pointing | None:
+        """What windows that are whole tell of a question. Whether they are `all_of_it`; from place `whole_from` on, they are
+        all that there is."""
         if self.pointer is None:
             return None
         labels = [window_label(self._layout.tokenizer, e.t0_s)[1:] for e in windows]
-        return self.pointer.point(question, labels, said, all_of_it, since)
+        return self.pointer.point(question, labels, said, all_of_it, whole_from)
 
     def looks(self, asked: Asked, reader: Reader) -> bool:
         """Whether an answer has come to a window to look at: then `asked` goes on with what was said, and that window."""

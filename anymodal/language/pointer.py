@@ -76,9 +76,9 @@ class Pointer:
         return None if spec.point is None or finder is None else cls(spec, finder, tokenizer)
 
     def point(self, question: str, labels: Sequence[tuple[int, ...]], said: Sequence[np.ndarray],
-              all_of_it: bool = True, since: int = 0) -> Pointing | None:
+              all_of_it: bool = True, whole_from: int = 0) -> Pointing | None:
         """What windows tell of a question, `said` (N, V) of each, whose times read as `labels`; None: nothing. Whether they
-        are `all_of_it`, or what is not in them may have been elsewhere; from place `since` on there is no other window."""
+        are `all_of_it`, or what is not in them may have been elsewhere; from place `whole_from` on there is no other."""
         named = self._names.of(question)
         if not said or not (named.happenings or named.thing or named.counts):
             return None
@@ -86,7 +86,7 @@ class Pointer:
         for window, tokens in zip(alike, said, strict=True):
             window[: len(tokens)] = tokens
         plain = not _DIGIT.search(question) and self._unless.isdisjoint(_WORD.findall(question.lower()))
-        return Pointing(self, named, list(labels), alike, all_of_it, plain, since)
+        return Pointing(self, named, list(labels), alike, all_of_it, plain, whole_from)
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ class Pointing:
     said: np.ndarray  # (K, N, V)
     all_of_it: bool = True
     plain: bool = True  # yes means that what is named was there at some time
-    since: int = 0  # the window from which on all are there
+    whole_from: int = 0  # the window from which on all are there
     looked: int | None = None
     when: list[np.ndarray] = field(init=False)  # of all that happens, how likely it is in each window (K,)
     there: np.ndarray = field(init=False)  # how likely each window shows the thing (K,)
@@ -124,7 +124,7 @@ class Pointing:
                      for t, h in zip(told, named.happenings, strict=True)]
         if named.edge:
             began = np.max([both(self.said, [*words, *begins]) for words in named.happenings[0].words], 0)
-            places = [int(k) for k in np.flatnonzero(began > THERE) if k >= self.since]
+            places = [int(k) for k in np.flatnonzero(began > THERE) if k >= self.whole_from]
             self.edge = places[0 if named.edge > 0 else -1] if places and (self.all_of_it or named.edge < 0) else None
             self.when[0] = began * (np.arange(len(began)) == self.edge)
         if named.since:
