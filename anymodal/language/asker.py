@@ -94,7 +94,7 @@ class Asker:
 
     def _point(self, question: str, windows: Sequence[Span], said: Sequence[np.ndarray], all_of_it: bool,
                whole_from: int) -> Pointing | None:
-        """What windows that are whole tell of a question. Whether they are `all_of_it`; from place `whole_from` on, they are
+        """What windows that are whole tell of a question. Whether they are `all_of_it`; from place `whole_from` on they are
         all that there is."""
         if self.pointer is None:
             return None
