@@ -12,7 +12,8 @@ from anymodal.language.spelling import Spelling, inflected, stems
 from anymodal.session.log import Turn
 from anymodal.session.phrases import Phrases
 
-WORDS = ("purple", "triangle", "happens", "middle", "notice", "ring", "star", "right", "sound", "around")
+WORDS = ("purple", "triangle", "happens", "middle", "notice", "ring", "star", "right", "sound", "around", "pound", "were",
+         "where", "small", "seal", "move")
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +32,21 @@ def test_one_slip_in_a_long_word_is_mended(word, at, letter, slip):
 
 @pytest.mark.parametrize("word", [
     "night", "goat", "goats", "notices", "noticing",  # words of their own, and forms of words
-    "rin", "sta",  # too short
-    "rignt", "sround",  # of `few`; as like "sound" as "around"
+    "ri", "sta",  # too short; a word
+    "rignt", "qound",  # of `few`; as like "sound" as "pound"
     "wasn't", "starß", "zebra", "3", "é"])
 def test_other_words_are_left_alone(spelling, word):
     assert spelling(word) == word
     assert spelling(f"{word} rihgt") == f"{word} right", "letters exchanged are mended in any word"
+
+
+@pytest.mark.parametrize(("slipped", "meant"), [
+    ("smal", "small"),  # not "seal", which names nothing
+    ("wgere", "where"),  # not "were": g is beside h
+    ("sound", "sound"), ("sround", "around"), ("mov", "move")])
+def test_of_several_words_one_that_names_something_is_meant_then_one_a_key_beside(slipped, meant):
+    spelling = Spelling(WORDS, ("right",), ("many",), {*WORDS}.__contains__, names=lambda word: word != "seal")
+    assert spelling(f"the {slipped}!") == f"the {meant}!"
 
 
 def test_behind_how_short_words_are_mended_too(spelling):

@@ -88,15 +88,17 @@ class Finder:
         named = {word for word, kind in self.kind.items() if kind not in PLACES} | spec.plain
         words = {form for word in named for form in inflected(word) if form == word or usual(form)}
         words |= {w for names in spec.synonyms.items() for name in names for w in name.split()}
+        asked = frozenset() if point is None else frozenset().union(*point.asks.values())
         if point is not None:
             words |= point.before | point.after | point.first | point.starts | point.lasts | point.counts | point.unless
-            words = words.union(*point.asks.values(), *(text.split() for text in (*point.whether, *point.anything)))
+            words = words.union(asked, *(text.split() for text in (*point.whether, *point.anything)))
         few = {word for word, kind in self.kind.items() if kind in PLACES}
         of_tokens = ((i, self._tokenizer.decode([i]).strip()) for i in range(self._tokenizer.vocab))
         words |= few | {word for i, word in of_tokens if usual(word) and self._tokenizer.encode(word) == [i]}
         counts = frozenset() if point is None else point.counts
         return Spelling(words, few, counts, lambda word: word in words or self.known(word) is not None,
-                        lambda word: word if (number := self.known(word)) is None else number)
+                        lambda word: word if (number := self.known(word)) is None else number,
+                        lambda word: word in named or word in spec.synonyms or word in asked)
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 

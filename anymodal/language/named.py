@@ -29,7 +29,9 @@ _NOT_NTH = frozenset("""if whether or how long since few two three several secon
 _ENDS = frozenset({"end", "ends", "ended", "stop", "stops", "stopped", "over"})
 _FILLERS = frozenset("""hey hi ok okay so well please just listen look can could you would tell me say know i want to wonder
     if whether at all ever in on the this that clip video picture scene screen off of edge there""".split())  # add nothing
-_DOES = frozenset({"do", "does", "did"})  # "what did the star do", not "do you see"
+_EITHER = frozenset("""or a an is was it be call one does do did see has have there object thing shape item colour color
+    size""".split())  # and these to "is it red or blue"
+_DOES, _ASKED = frozenset({"do", "does", "did"}), frozenset({"you", "i"})  # "what did the star do", not "do you see"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class Named:
     first is asked about. `first`: which of two came first is asked. `counts`: how many things there are. `start`: of the
     thing as it was at first. `polar`: yes or no is asked for. `anything`: likewise, of whether what happens does so to
     anything, and of nothing else. `heard`: what is heard while the thing is seen. `edge`: 1 where it is asked of the first
-    of what happens, -1 of the last. `words`: all that are named, by number."""
+    of what happens, -1 of the last. `either`: the two words of a kind of which it is asked which the thing has. `words`: all
+    that are named, by number."""
 
     happenings: tuple[Happening, ...] = ()
     thing: tuple[int, ...] = ()
@@ -62,6 +65,7 @@ class Named:
     anything: bool = False
     heard: bool = False
     edge: int = 0
+    either: tuple[int, ...] = ()
     words: frozenset[int] = frozenset()
 
     def happens(self, kind: str) -> bool:
@@ -114,7 +118,8 @@ class Names:
             if number is None:
                 asked = asked or next((kind for kind, words in self._point.asks.items() if word in words), "")
                 counting = counting or word in self._point.counts
-                asked = asked or ("event" if thing and word in _DOES and not counting else "")
+                does = word in _DOES and behind not in _ASKED and not counting
+                asked = asked or ("event" if thing and does else "")
                 continue
             kind = self._finder.kind[self._finder.lexicon[number]]
             numbers.add(number)
@@ -142,6 +147,9 @@ class Names:
                 found.append(Happening(asked, tuple(self._values[asked]), self._told_of(asked, thing)))
             elif side:  # "which colour was it before?"
                 found.append(Happening(self._event, ((self._becomes,),), self._told_of(self._event, thing)))
+        if not (found or side) and (either := self._either(text, thing)):
+            thing = tuple(n for n in dict.fromkeys(thing) if n not in either)
+            return Named((), self._plainly(thing), frozenset(kinds), either=either, words=frozenset(numbers))
         edge = self._edge(text) if asked in LONE and asked in self._values and not (thing or found or side) else 0
         if edge:
             found.append(Happening(asked, tuple(self._values[asked])))
@@ -165,6 +173,18 @@ class Names:
         if named := _NTH.search(text):
             return 1 if named[1] else -1
         return (not self._point.starts.isdisjoint(words)) - (not self._point.lasts.isdisjoint(words))
+
+    def _either(self, text: str, thing: Sequence[int]) -> tuple[int, ...]:
+        """The two words of a kind that a thing has one of: "is the red star large or small", and nothing more?"""
+        kinds: dict[str, list[int]] = {}
+        for number in dict.fromkeys(thing):
+            kinds.setdefault(self._finder.kind[self._finder.lexicon[number]], []).append(number)
+        two = [numbers for numbers in kinds.values() if len(numbers) > 1]
+        words = _WORD.findall(text)
+        if len(two) != 1 or len(two[0]) != 2 or len(kinds) < 2 or words.count("or") != 1 or _NUMBER.search(text):
+            return ()
+        others = (word for word in words if self._finder.known(word) not in thing)
+        return tuple(two[0]) if _FILLERS.issuperset(set(others) - _EITHER) else ()
 
     def _heard(self, asked: str, text: str) -> bool:
         """Is it asked what is heard, of which an answer may be that it is nothing?"""

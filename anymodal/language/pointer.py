@@ -34,6 +34,7 @@ DOUBT = 1.0  # power of how likely it is that what is named is not there
 LATER = 3  # windows beside a change that tell what came of it
 STEPS = 2  # that may lead to yes or no
 AWAY = 0.1  # likelihood below which it does not
+SHARP = 4.0  # power of how much likelier a word is than another of what a thing keeps: the language model has seen few pairs
 Options = Mapping[tuple[int, ...], float]  # ids of what may be said -> how likely it is
 
 
@@ -166,6 +167,8 @@ class Pointing:
             scores = self._polar(scores)
         elif not self._ids and not self._in_step and self.named.heard:
             return self._sounding(scores)
+        elif not self._ids and not self._in_step and self.named.either:
+            return self._either(scores)
         elif not self._ids and not self._steps:
             scores = self._whether_seen(scores)
         top = int(scores.argmax())
@@ -204,6 +207,17 @@ class Pointing:
         any_ = max(sounds.values())
         options = {(NOTE,): any_, none: 1 - any_} if not self._steps else sounds | {none: 1 - any_}
         return _weighed(_only(scores, [*_next(options, ()), pointer.outside, pointer.unseen]), options)
+
+    def _either(self, scores: Tensor) -> Tensor:
+        """Where it is asked which of two words of a kind a thing has: one of them, or it cannot be told."""
+        words = next((self._words(kind) for kind, table in self.pointer.kinds.items()
+                      if {n for words in table.values() for n in words}.issuperset(self.named.either)), {})
+        table = {ids: words for kind in self.pointer.kinds.values() for ids, words in kind.items()}
+        options = {ids: chance for ids, chance in words.items() if {*table.get(ids, ())} & {*self.named.either}}
+        if not options:
+            return scores
+        unseen = None if self.seen > THERE else self.pointer.unseen
+        return _weighed(_only(scores, [*_next(options, ()), unseen]), options)
 
     def _yes(self) -> float | None:
         """How likely yes is right. Where no step came before, or one that lists what happens: if what is named is there.
@@ -256,7 +270,8 @@ class Pointing:
             if not self._in_step and not self._ids and (instead := self._instead(kind)) and top in _next(table, ()):
                 other = {self.pointer.none[instead]: self._none(instead)} if instead in self.pointer.none else {}
                 return dict.fromkeys(table, 0.0) | self._words(instead) | other, ()
-            if none and not self._in_step and not self._ids and top in _next([*table, none], ()) and self._meant(kind):
+            asked = not self.named.happenings or self.named.happens(kind)
+            if none and asked and not self._in_step and not self._ids and top in _next([*table, none], ()) and self._meant(kind):
                 return self._words(kind) | {none: self._none(kind)}, ()
             behind = self._in_step and self.pointer.more in self._ids  # what there is stands what is asked for
             if top in _next([*table, self.pointer.nothing], begun) and self._meant(kind):
@@ -306,7 +321,8 @@ class Pointing:
             return none if none > AWAY else 0.0
         back = np.append(np.maximum.accumulate(self.there[::-1])[::-1][1:], 0.0)  # it is seen again
         left, last = float((self.left * (1 - back)).max()), float(self.there[-1])
-        return max(left, 1 - last) if last < AWAY else left
+        none = max(left, 1 - last) if last < AWAY else left
+        return none if none > AWAY else 0.0
 
     def _times(self, said: Sequence[int]) -> Options:
         """Times of windows, after what was said: of what happens, in order; later, of the window beside the one noted."""
@@ -384,6 +400,8 @@ class Pointing:
         sure = np.max([*found.values()], 0)  # (K,)
         if kind in THING and self.plain and sure.any():  # which it keeps: no window alone tells
             found = {ids: float(sure.max() * (chances @ sure) / sure.sum()) for ids, chances in found.items()}
+            most = max(found.values())
+            found = {ids: most * (chance / most) ** SHARP for ids, chance in found.items()}
         else:
             found = {ids: float(chances.max()) for ids, chances in found.items()}
         if beside is not None and kind == self.pointer.changing:

@@ -1,8 +1,9 @@
 """Words of a question that are misspelt, spelt right before anyone reads it: "the ornage satr, how mnay?".
 
 Nearly all slips in typing exchange, drop, double or replace one letter (Damerau 1964, doi 10.1145/363958.363994). A word
-with such a slip is taken for the one word that it may be, by letters exchanged or doubled before all else; where it may be
-two, or is known itself, it is left.
+with such a slip is taken for the one word that it may be, by letters exchanged or doubled before all else. Where it may be
+several, one that names something is meant, then one whose letter has the struck key beside it; where it may be two still, or
+is known itself, it is left.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 
-SHORT = 4  # letters of a word that may be misspelt
+SHORT = 3  # letters of a word that may be misspelt, by two exchanged; by any other slip, of what it is meant to be one more
 ENDINGS = (("s", ""), ("d", ""), ("ed", ""), ("ing", ""), ("ing", "e"))
 USUAL = 60  # times that a word of English stands in the list of pyspellchecker to be none that is misspelt
+KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # rows of a keyboard, each half a key further to the right
 _WORD = re.compile(r"(?<![\w'’])[a-z]+(?![\w'’])")  # whole: not "wasn" of "wasn't"
 _HOW = re.compile(r"(?<=\bhow )[a-z]+(?![\w'’])")
 
@@ -21,13 +23,14 @@ _HOW = re.compile(r"(?<=\bhow )[a-z]+(?![\w'’])")
 class Spelling:
     """words: what a word may be meant to be; few: those of them that too many others are like, to be taken for them but
     where letters are exchanged or doubled; counts: those that are meant behind "how", with any slip; known: whether one is
-    a word as it stands; same: forms of one word have the same."""
+    a word as it stands; same: forms of one word have the same, and other words their own; names: whether one names
+    something, and is meant rather than others."""
 
-    def __init__(self, words: Iterable[str], few: Iterable[str], counts: Iterable[str],
-                 known: Callable[[str], bool], same: Callable[[str], object] = str) -> None:
+    def __init__(self, words: Iterable[str], few: Iterable[str], counts: Iterable[str], known: Callable[[str], bool],
+                 same: Callable[[str], object] = str, names: Callable[[str], bool] = bool) -> None:
         self._words = sorted({w for w in words if len(w) >= SHORT})
-        self._sure = sorted({*self._words} - {*few})
-        self._counts, self._same = sorted(counts), same
+        self._sure = [w for w in self._words if len(w) > SHORT and w not in {*few}]
+        self._counts, self._same, self._names = sorted(counts), same, names
         self._known = lru_cache(maxsize=4096)(lambda word: any(map(known, stems(word))) or usual(word))
         self.word = lru_cache(maxsize=4096)(self._word)
 
@@ -44,7 +47,11 @@ class Spelling:
         if len(word) < SHORT or self._known(word):
             return word
         found = [w for w in self._words if _slipped(word, w)] or [w for w in self._sure if _alike(word, w)]
-        return found[0] if len({*map(self._same, found)}) == 1 else word
+        for meant in (lambda w: True, self._names, lambda w: _beside(word, w)):
+            found = [w for w in found if meant(w)] or found
+            if len({*map(self._same, found)}) == 1:
+                return found[0]
+        return word
 
 
 def usual(word: str) -> bool:
@@ -64,7 +71,7 @@ def stems(word: str) -> Iterator[str]:
     """A word, and what it may be a form of."""
     yield word
     yield from (word.removesuffix(ending) + left for ending, left in ENDINGS
-                if word.endswith(ending) and len(word) - len(ending) >= SHORT - 1)
+                if word.endswith(ending) and len(word) - len(ending) >= SHORT)
 
 
 def inflected(word: str) -> Iterator[str]:
@@ -92,6 +99,21 @@ def _alike(word: str, known: str) -> bool:
     if len(word) == len(known):
         return sum(x != y for x, y in zip(word, known, strict=True)) == 1
     return abs(len(word) - len(known)) == 1 and (word in _shorter(known) or known in _shorter(word))
+
+
+def _beside(word: str, known: str) -> bool:
+    """With the key beside a letter's struck instead."""
+    if len(word) != len(known):
+        return False
+    (x, y), *more = [pair for pair in zip(word, known, strict=True) if pair[0] != pair[1]]
+    return not more and y in _neighbours(x)
+
+
+def _neighbours(key: str) -> set[str]:
+    """The keys around one."""
+    row, column = next(((r, keys.index(key)) for r, keys in enumerate(KEYS) if key in keys), (0, -9))
+    near = [(row, column - 1), (row, column + 1), (row - 1, column), (row - 1, column + 1), (row + 1, column), (row + 1, column - 1)]
+    return {KEYS[r][c] for r, c in near if 0 <= r < len(KEYS) and 0 <= c < len(KEYS[r])}
 
 
 def _shorter(word: str) -> Iterator[str]:
