@@ -84,7 +84,8 @@ class PointSpec(_Strict):
     enters: str = ""  # and in the one it comes to
     none: dict[str, str] = Field(default_factory=dict)  # kind -> the answer where a thing has no word of it
     unseen: str = ""  # the answer where it cannot be told,
-    outside: str = ""  # and to a question of another world
+    outside: str = ""  # and to a question of another world,
+    inside: frozenset[str] = frozenset()  # which one about a thing is not where it has but these words, and others named here
 
     @property
     def changing(self) -> str:

@@ -19,6 +19,7 @@ from anymodal.language.past import NEWEST, Past, chosen
 from anymodal.language.pointer import Pointer, Pointing
 from anymodal.language.prompt import window_label
 from anymodal.language.rows import Places, Rows
+from anymodal.language.shown import THERE
 from anymodal.language.tokenizer import moment_in
 from anymodal.memory import Span, named, whole_at
 from anymodal.session.log import Turn
@@ -89,7 +90,8 @@ class Asker:
         merged = max((k for k, e in enumerate(seen) if not e.whole), default=-1)
         pointing = self._point(question, windows, said, all_of_it, sum(k < merged for k in whole))
         known = None if self.outside is None else self._mind.calibration
-        decline = None if known is None else (self.outside, known.outside)
+        inside = pointing is not None and pointing.named.inside and pointing.seen > THERE
+        decline = None if known is None or inside else (self.outside, known.outside)
         return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown}, pointing, decline)
 
     def _point(self, question: str, windows: Sequence[Span], said: Sequence[np.ndarray], all_of_it: bool,

@@ -51,7 +51,7 @@ class Named:
     thing as it was at first. `polar`: yes or no is asked for. `anything`: likewise, of whether what happens does so to
     anything, and of nothing else. `heard`: what is heard while the thing is seen. `edge`: 1 where it is asked of the first
     of what happens, -1 of the last. `either`: the two words of a kind of which it is asked which the thing has. `words`: all
-    that are named, by number."""
+    that are named, by number. `inside`: of a thing it is asked with no word of another world."""
 
     happenings: tuple[Happening, ...] = ()
     thing: tuple[int, ...] = ()
@@ -67,6 +67,7 @@ class Named:
     edge: int = 0
     either: tuple[int, ...] = ()
     words: frozenset[int] = frozenset()
+    inside: bool = False
 
     def happens(self, kind: str) -> bool:
         """Is it of what happens of that kind that the question asks?"""
@@ -86,6 +87,8 @@ class Names:
         self._polar = re.compile(rf"(?:^|[,.;:!?] *|\b(?:if|whether) )(?:{openings})\b")
         asks, whatever = ("|".join(map(re.escape, texts)) or "(?!)" for texts in (point.whether, point.anything))
         self._anything = re.compile(rf"(?:(?:^|[,.;:!?] *)(?:{asks}) |\b(?:if|whether) (?:(?:{asks}) )?)(?:{whatever})\b")
+        self._usual = search.plain | _FILLERS | _EITHER | point.before | point.after | point.first | point.starts
+        self._usual |= point.lasts | point.counts | point.unless | point.inside.union(*point.asks.values())
         self._becomes = finder.number(point.becomes) if point.becomes else None
         self._event = finder.kind.get(point.becomes, "")
         self._told_of = partial(told_of, search, finder)
@@ -94,6 +97,12 @@ class Names:
 
     def of(self, question: str) -> Named:
         text = self._finder.plain(question)
+        named = self._of(text)
+        words = _WORD.findall(text)
+        inside = bool(named.thing) and all(w in self._usual or self._finder.known(w) is not None for w in words)
+        return replace(named, inside=inside and not _NUMBER.search(text))
+
+    def _of(self, text: str) -> Named:
         found: list[Happening] = []
         thing: list[int] = []
         kinds: set[str] = set()
