@@ -85,7 +85,7 @@ class PointSpec(_Strict):
     none: dict[str, str] = Field(default_factory=dict)  # kind -> the answer where a thing has no word of it
     unseen: str = ""  # the answer where it cannot be told,
     outside: str = ""  # and to a question of another world,
-    inside: frozenset[str] = frozenset()  # which one about a thing is not where it has but these words, and others named here
+    inside: frozenset[str] = frozenset()  # which one about a thing is not with no more than these words, and others here
 
     @property
     def changing(self) -> str:

@@ -50,8 +50,8 @@ class Named:
     first is asked about. `first`: which of two came first is asked. `counts`: how many things there are. `start`: of the
     thing as it was at first. `polar`: yes or no is asked for. `anything`: likewise, of whether what happens does so to
     anything, and of nothing else. `heard`: what is heard while the thing is seen. `edge`: 1 where it is asked of the first
-    of what happens, -1 of the last. `either`: the two words of a kind of which it is asked which the thing has. `words`: all
-    that are named, by number. `inside`: of a thing it is asked with no word of another world."""
+    of what happens, -1 of the last. `either`: the two words of a kind, one of which the thing is asked to have. `words`:
+    all that are named, by number. `inside`: of a thing it is asked with no word of another world."""
 
     happenings: tuple[Happening, ...] = ()
     thing: tuple[int, ...] = ()

@@ -34,7 +34,7 @@ DOUBT = 1.0  # power of how likely it is that what is named is not there
 LATER = 3  # windows beside a change that tell what came of it
 STEPS = 2  # that may lead to yes or no
 AWAY = 0.1  # likelihood below which it does not
-SHARP = 4.0  # power of how much likelier a word is than another of what a thing keeps: the language model has seen few pairs
+SHARP = 4.0  # power of how much likelier one word of what a thing keeps is than another: not all pairs were trained on
 Options = Mapping[tuple[int, ...], float]  # ids of what may be said -> how likely it is
 
 
@@ -267,11 +267,12 @@ class Pointing:
         for kind, table in self.pointer.kinds.items():
             begun = _end(self._ids, table)
             none = self.pointer.none.get(kind)
-            if not self._in_step and not self._ids and (instead := self._instead(kind)) and top in _next(table, ()):
+            begins = not self._in_step and not self._ids
+            if begins and (instead := self._instead(kind)) and top in _next(table, ()):
                 other = {self.pointer.none[instead]: self._none(instead)} if instead in self.pointer.none else {}
                 return dict.fromkeys(table, 0.0) | self._words(instead) | other, ()
-            asked = not self.named.happenings or self.named.happens(kind)
-            if none and asked and not self._in_step and not self._ids and top in _next([*table, none], ()) and self._meant(kind):
+            if none and begins and top in _next([*table, none], ()) and self._meant(kind) and (
+                    not self.named.happenings or self.named.happens(kind)):
                 return self._words(kind) | {none: self._none(kind)}, ()
             behind = self._in_step and self.pointer.more in self._ids  # what there is stands what is asked for
             if top in _next([*table, self.pointer.nothing], begun) and self._meant(kind):

@@ -2,8 +2,8 @@
 
 Nearly all slips in typing exchange, drop, double or replace one letter (Damerau 1964, doi 10.1145/363958.363994). A word
 with such a slip is taken for the one word that it may be, by letters exchanged or doubled before all else. Where it may be
-several, one that names something is meant, then one whose letter has the struck key beside it; where it may be two still, or
-is known itself, it is left.
+several, one that names something is meant, then one whose letter has the struck key beside it; where it may be two still,
+or is known itself, it is left.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def _beside(word: str, known: str) -> bool:
 def _neighbours(key: str) -> set[str]:
     """The keys around one."""
     row, column = next(((r, keys.index(key)) for r, keys in enumerate(KEYS) if key in keys), (0, -9))
-    near = [(row, column - 1), (row, column + 1), (row - 1, column), (row - 1, column + 1), (row + 1, column), (row + 1, column - 1)]
+    near = [(row, column + 1), (row - 1, column), (row - 1, column + 1)]
+    near += [(2 * row - r, 2 * column - c) for r, c in near]  # and across from them
     return {KEYS[r][c] for r, c in near if 0 <= r < len(KEYS) and 0 <= c < len(KEYS[r])}
 
 
