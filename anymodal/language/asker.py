@@ -18,12 +18,14 @@ from anymodal.language.layout import Reader
 from anymodal.language.past import NEWEST, Past, chosen
 from anymodal.language.pointer import Pointer, Pointing
 from anymodal.language.prompt import window_label
+from anymodal.language.relied import SpanWriter, relied, spans
 from anymodal.language.rows import Places, Rows
 from anymodal.language.shown import THERE
-from anymodal.language.tokenizer import moment_in
+from anymodal.language.tokenizer import ENDS, EOS, moment_in
 from anymodal.memory import Span, named, whole_at
 from anymodal.session.log import Turn
 from anymodal.stages.items import Percept
+from anymodal.types import Evidence
 
 if TYPE_CHECKING:
     from anymodal.language.mind import Mind
@@ -34,31 +36,53 @@ MOST_LOOKS = 6  # windows that a question is shown once more, those that its ans
 @dataclass(slots=True)
 class Asked:
     """A question as a fork begins with it, `rows`, over the entries `seen`; windows that are `shown` in it once more, by
-    number; and what was `said` since, which its next rows go on with. `decline`: the token that declines to answer, and
-    what its score gains where an answer begins.
+    number; and what was `said` since, which its next rows go on with. `windows`: those that `pointing` goes by; `spans`:
+    what evidence may say. `decline`: the token that declines to answer, and what its score gains where an answer begins.
+    `relied`: what an answer relies on, where tokens tell that as its text ends; nothing: the language model says it.
     """
 
     rows: Rows
     seen: Sequence[Span]
     places: Places
     shown: set[int]
+    windows: Sequence[Span]
+    spans: SpanWriter | None = None
     pointing: Pointing | None = None
     decline: tuple[int, float] | None = None
+    relied: tuple[Evidence, ...] = ()
     said: list[int] = field(default_factory=list)
     begun: bool = False
 
     def weigh(self, scores: Tensor) -> Tensor:
         """Log-probabilities of the next token, with what soft tokens say."""
         scores = scores if self.pointing is None else self.pointing.weigh(scores)
-        if self.begun or self.decline is None or not self.decline[1]:
+        if self.spans is not None:
+            scores = self.spans.weigh(scores)
+        if self.begun:
+            return scores if self.pointing is None or not self.pointing.text else self._ended(scores)
+        if self.decline is None or not self.decline[1]:
             return scores
         weights = torch.zeros_like(scores)
         weights[self.decline[0]] = self.decline[1]
         return torch.log_softmax(scores + weights, -1)
 
+    def _ended(self, scores: Tensor) -> Tensor:
+        """Where the text ends, and tokens tell what it relies on, the answer does, too."""
+        top = int(scores.argmax())
+        if top not in ENDS or self.relied:
+            return scores
+        self.relied = spans(relied(self.pointing, self.pointing.text), self.windows)
+        if not self.relied:
+            return scores
+        surely = scores[top].clone()
+        scores = scores.index_fill(0, torch.tensor([top], device=scores.device), -torch.inf)
+        return scores.index_fill(0, torch.tensor([EOS], device=scores.device), float(surely))
+
     def say(self, token: int) -> None:
         self.begun = True
         self.said.append(token)
+        if self.spans is not None:
+            self.spans.push(token)
         if self.pointing is not None:
             self.pointing.push(token)
 
@@ -92,7 +116,10 @@ class Asker:
         known = None if self.outside is None else self._mind.calibration
         inside = pointing is not None and pointing.named.inside and pointing.seen > THERE
         decline = None if known is None or inside else (self.outside, known.outside)
-        return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown}, pointing, decline)
+        times = sorted({e.t0_s for e in (*seen, *shown)})
+        labels = [window_label(self._layout.tokenizer, t0_s)[1:] for t0_s in times] if self._layout.spans else []
+        return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown}, windows,
+                     SpanWriter(labels) if labels else None, pointing, decline)
 
     def _point(self, question: str, windows: Sequence[Span], said: Sequence[np.ndarray], all_of_it: bool,
                whole_from: int) -> Pointing | None:

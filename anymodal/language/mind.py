@@ -238,7 +238,8 @@ class Mind:
                 forks = trunk.fork([asked.rows], length=length, room=self.spec.prompt.max_answer_tokens)
             else:
                 forks.step(torch.tensor([token], device=self.device))
-        text, evidence = reader.text, widened(reader.evidence(), seen, self.spec.window_s, recalled)
+        text = reader.text
+        evidence = asked.relied or widened(reader.evidence(), seen, self.spec.window_s, recalled)
         rest = reader.finish()
         if then is not None:
             rest = text = then.text(text)
@@ -290,6 +291,9 @@ class Mind:
                 forks.logits[:, list(barred)] = -torch.inf
             self.greedy(forks, heard=told, readers=[readers[i] for i in due], stop=looks, weigh=weigh)
             due, looking = sorted(looking), []
+        for reader, one in zip(readers, asked, strict=True):
+            if one.relied:
+                reader.relied = one.relied
         return readers
 
     @torch.inference_mode()

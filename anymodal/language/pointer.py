@@ -11,7 +11,7 @@ Shapes: K windows, N tokens of each, V words that tokens may say, T tokens of te
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -23,19 +23,18 @@ from anymodal.config import BundleSpec
 from anymodal.language.finder import Finder
 from anymodal.language.listing import Listing, Turns, chances
 from anymodal.language.named import LONE, THING, Named, Names
+from anymodal.language.options import LEAST, Options, end_of, ends, follows, only, times_in, weighed
 from anymodal.language.shown import THERE, Change, both, lasting
-from anymodal.language.tokenizer import ANSWER, EVIDENCE, NOTE, TextTokenizer
+from anymodal.language.tokenizer import ANSWER, ENDS, EVIDENCE, NOTE, TextTokenizer
 from anymodal.language.word_reader import NOTHING
 
-_WORD, _DIGIT = re.compile(r"[a-z]+"), re.compile(r"\d")
-LEAST = 0.02  # what soft tokens leave of anything
-NEVER = 1e-4  # and of what is no answer at all
+_WORD, _DIGIT, _FIELD = re.compile(r"[a-z]+"), re.compile(r"\d"), re.compile(r"{(\w+)}")
+_CLOCK = re.compile(r"[\d:.]")
 DOUBT = 1.0  # power of how likely it is that what is named is not there
 LATER = 3  # windows beside a change that tell what came of it
 STEPS = 2  # that may lead to yes or no
 AWAY = 0.1  # likelihood below which it does not
 SHARP = 4.0  # power of how much likelier one word of what a thing keeps is than another: not all pairs were trained on
-Options = Mapping[tuple[int, ...], float]  # ids of what may be said -> how likely it is
 
 
 class Pointer:
@@ -50,10 +49,14 @@ class Pointer:
         self.rivals = {k: [o for o in said if o != k and said[o] & said[k]] for k in said}  # that say the same words
         self.asks, self.lists = frozenset(point.asks), frozenset(spec.search.tells)
         self._unless = point.unless
+        self._senses = {kind: sense for sense in reversed(spec.search.phrases) for group in spec.search.groups(sense)
+                        for phrase in group for kind in _FIELD.findall(phrase)}
         self.begins = [finder.number(point.begins)] if point.begins else []
         told = {finder.number(part) for values in words.values() for value in values for part in value.split()}
         self.number = {i: n for i in range(tokenizer.vocab) if (word := tokenizer.decode([i]).strip())
                        and (n := finder.known(word)) in told}  # of tokens that are words of their own
+        self.clock = [i for i in range(tokenizer.vocab) if _CLOCK.match(tokenizer.decode([i]))]  # what a time goes on with
+        self.seconds, self.colons = tokenizer.encode("at 3 s")[-1], {i for i in self.clock if ":" in tokenizer.decode([i])}
         self.nothing, self.more = tuple(tokenizer.encode(NOTHING)), tokenizer.encode("red, red")[1]
         self.unseen = tokenizer.encode(point.unseen)[0] if point.unseen else None
         self.outside = tokenizer.encode(point.outside)[0] if point.outside else None
@@ -70,6 +73,10 @@ class Pointer:
         self.change = Change(self.becomes, *self.sides, parts[0], sum(parts[1:], [])) if self.changing else None
         self.numbers = {tuple(tokenizer.encode(str(n))): n for n in range(10)}
         self.yes, self.no = (tokenizer.encode(word)[0] for word in ("yes", "no"))
+
+    def sense(self, kinds: Iterable[str]) -> str:
+        """The sense whose tokens say words of a kind."""
+        return next((self._senses[kind] for kind in kinds if kind in self._senses), self._senses.get(THING[0], "video"))
 
     @classmethod
     def of(cls, spec: BundleSpec, finder: Finder | None, tokenizer: TextTokenizer) -> Pointer | None:
@@ -143,6 +150,11 @@ class Pointing:
             shown = chances(self.said, self.pointer.things, named.thing, self.pointer.turns)
             self.listing = Listing(shown, self.pointer.more, ANSWER, self.pointer.nothing)
 
+    @property
+    def text(self) -> list[int]:
+        """What was said of an answer's text."""
+        return [] if self._in_step else self._ids
+
     def push(self, token: int) -> None:
         """The answer goes on with this token."""
         if token in (NOTE, ANSWER):
@@ -159,10 +171,11 @@ class Pointing:
         """Log-probabilities (T,) of the next token, with what soft tokens say."""
         if self._told:
             return scores
-        sure = self.plain and (self.all_of_it or self.seen > THERE)
-        if not self._ids and not self._in_step and self.named.anything and sure:
-            either = _only(torch.zeros_like(scores), [self.pointer.yes, self.pointer.no])  # it never learned to read that
-            return _weighed(either, {(self.pointer.yes,): self.seen, (self.pointer.no,): 1 - self.seen})
+        if not self._ids and not self._in_step and self.named.anything and self.plain:
+            if not self.all_of_it and self.seen <= THERE:
+                return only(scores, [self.pointer.yes, self.pointer.no, self.pointer.unseen])
+            either = only(torch.zeros_like(scores), [self.pointer.yes, self.pointer.no])  # it never learned to read that
+            return weighed(either, {(self.pointer.yes,): self.seen, (self.pointer.no,): 1 - self.seen})
         if not self._ids and not self._in_step and self.named.polar:
             scores = self._polar(scores)
         elif not self._ids and not self._in_step and self.named.heard:
@@ -173,13 +186,18 @@ class Pointing:
             scores = self._whether_seen(scores)
         top = int(scores.argmax())
         if not self._ids and top in (self.pointer.yes, self.pointer.no) and (yes := self._yes()) is not None:
-            return _weighed(scores, {(self.pointer.yes,): yes, (self.pointer.no,): 1 - yes})
+            return weighed(scores, {(self.pointer.yes,): yes, (self.pointer.no,): 1 - yes})
         if (later := self._later()) and top in later:
             weights = torch.zeros_like(scores)
             weights[later] = float(np.log(LEAST))
             return torch.log_softmax(scores + weights, -1)
+        if top in self.pointer.clock and self._ids and not self.named.counts:
+            scores = self._clock(scores, top)
+            top = int(scores.argmax())
+        if top in ENDS and self._seconds():
+            return only(scores, [self.pointer.seconds])
         options, begun = self._count(top) if self.listing else self._open(top)
-        return _weighed(scores, options, begun) if options else scores
+        return weighed(scores, options, begun) if options else scores
 
     def _whether_seen(self, scores: Tensor) -> Tensor:
         """At an answer's beginning: whether it can be told goes by whether what is named is there, but for yes and no,
@@ -198,7 +216,7 @@ class Pointing:
         pointer = self.pointer
         shown = bool(self.named.thing) and self.there.max() >= THERE
         keep = [pointer.yes, pointer.no, pointer.outside, None if shown else pointer.unseen]
-        return _only(scores, keep + [NOTE] * (self._steps < STEPS))
+        return only(scores, keep + [NOTE] * (self._steps < STEPS))
 
     def _sounding(self, scores: Tensor) -> Tensor:
         """Where it is asked what is heard while a thing is seen: a sound, which a step finds first, or silence."""
@@ -206,7 +224,7 @@ class Pointing:
         sounds, none = self._words(kind), pointer.none[kind]
         any_ = max(sounds.values())
         options = {(NOTE,): any_, none: 1 - any_} if not self._steps else sounds | {none: 1 - any_}
-        return _weighed(_only(scores, [*_next(options, ()), pointer.outside, pointer.unseen]), options)
+        return weighed(only(scores, [*follows(options, ()), pointer.outside, pointer.unseen]), options)
 
     def _either(self, scores: Tensor) -> Tensor:
         """Where it is asked which of two words of a kind a thing has: one of them, or it cannot be told."""
@@ -217,7 +235,7 @@ class Pointing:
         if not options:
             return scores
         unseen = None if self.seen > THERE else self.pointer.unseen
-        return _weighed(_only(scores, [*_next(options, ()), unseen]), options)
+        return weighed(only(scores, [*follows(options, ()), unseen]), options)
 
     def _yes(self) -> float | None:
         """How likely yes is right. Where no step came before, or one that lists what happens: if what is named is there.
@@ -248,34 +266,34 @@ class Pointing:
         """The same where things are counted: their list, and then its length."""
         if self._in_step:
             options, begun = self.listing.open(self._ids)
-            return (options, begun) if top in _next(options, begun) else ({}, ())
+            return (options, begun) if top in follows(options, begun) else ({}, ())
         count, begun = self.listing.count(self._step), tuple(self._ids)
-        if count is None or top not in _next(self.pointer.numbers, begun):
+        if count is None or top not in follows(self.pointer.numbers, begun):
             return {}, ()
         return {ids: float(n == count) for ids, n in self.pointer.numbers.items()}, begun
 
     def _open(self, top: int) -> tuple[Options, tuple[int, ...]]:
         """What may be said where `top` is likeliest, with what was said of it. Nothing: it is for the language model."""
-        label = _end(self._ids, self.labels)
-        if top in _next(self.labels, label):
+        label = end_of(self._ids, self.labels)
+        if top in follows(self.labels, label):
             return self._times(self._ids[: len(self._ids) - len(label)]), label
         if self._in_step and self.looked is not None and (names := self._visible()):
-            begun = _end(self._ids, names)
-            return (names, begun) if top in _next(names, begun) else ({}, ())
-        if (other := self._no_answer()) and top in _next(other, ()):
+            begun = end_of(self._ids, names)
+            return (names, begun) if top in follows(names, begun) else ({}, ())
+        if (other := self._no_answer()) and top in follows(other, ()):
             return other | self._words(self._asked()), ()
         for kind, table in self.pointer.kinds.items():
-            begun = _end(self._ids, table)
+            begun = end_of(self._ids, table)
             none = self.pointer.none.get(kind)
             begins = not self._in_step and not self._ids
-            if begins and (instead := self._instead(kind)) and top in _next(table, ()):
+            if begins and (instead := self._instead(kind)) and top in follows(table, ()):
                 other = {self.pointer.none[instead]: self._none(instead)} if instead in self.pointer.none else {}
                 return dict.fromkeys(table, 0.0) | self._words(instead) | other, ()
-            if none and begins and top in _next([*table, none], ()) and self._meant(kind) and (
+            if none and begins and top in follows([*table, none], ()) and self._meant(kind) and (
                     not self.named.happenings or self.named.happens(kind)):
                 return self._words(kind) | {none: self._none(kind)}, ()
             behind = self._in_step and self.pointer.more in self._ids  # what there is stands what is asked for
-            if top in _next([*table, self.pointer.nothing], begun) and self._meant(kind):
+            if top in follows([*table, self.pointer.nothing], begun) and self._meant(kind):
                 if not self._names(kind) and not (behind and self.named.happens(kind) and kind not in self.pointer.lists):
                     return self._words(kind), begun
                 if behind and self._names(kind):
@@ -283,7 +301,7 @@ class Pointing:
                     return {ids: float({*words} == asked) for ids, words in table.items()}, begun
                 if self._in_step and not behind:
                     return self._words(kind), begun
-            listed = self._in_step and kind in self.pointer.lists and any(_ends(self._ids, ids) for ids in table)
+            listed = self._in_step and kind in self.pointer.lists and any(ends(self._ids, ids) for ids in table)
             if listed and top in (self.pointer.more, ANSWER):
                 rest = max(self._words(kind).values())
                 return {(self.pointer.more,): rest, (ANSWER,): 1 - rest}, ()
@@ -332,15 +350,32 @@ class Pointing:
             return {} if beside is None else {label: float(k == beside) for k, label in enumerate(self.labels)}
         if not self.when:
             return dict(zip(self.labels, self._looks(), strict=True)) if self.named.thing and self._in_step else {}
-        when = self.when[min(len(self._read(said)), len(self.when) - 1)]
+        when = self.when[min(len(self.times(said)), len(self.when) - 1)]
+        if when.max() > THERE:  # which the language model would overrule
+            when = np.where(when > AWAY, when, 0.0)
         return dict(zip(self.labels, when.tolist(), strict=True)) if self.all_of_it or when.max() > THERE else {}
+
+    def _seconds(self) -> bool:
+        """Whether the text stands behind a time of seconds, which are to be named: "at 31 s"."""
+        said = max((o for o in self.labels if ends(self._ids, o)), key=len, default=())
+        return bool(said) and not self._in_step and len(said) < len(self._ids) and self.pointer.colons.isdisjoint(said)
+
+    def _clock(self, scores: Tensor, top: int) -> Tensor:
+        """Where a time goes on: only with what makes it a window's, and not beyond one."""
+        if begun := end_of(self._ids, self.labels):
+            may = follows(self.labels, begun)
+            return scores if top in may else only(scores, may)
+        if not any(ends(self._ids, label) for label in self.labels):
+            return scores
+        beyond = torch.tensor(self.pointer.clock, device=scores.device)
+        return torch.log_softmax(scores.index_fill(0, beyond, -torch.inf), -1)
 
     def _looks(self) -> list[float]:
         """How likely each window is to be looked at for the thing: where it is, or where it is first."""
         sooner = np.concatenate([[0.0], np.maximum.accumulate(self.there)[:-1]]) if self.named.start else 0.0
         return (self.there * (1 - sooner)).tolist()
 
-    def _read(self, ids: Sequence[int]) -> list[int]:
+    def times(self, ids: Sequence[int]) -> list[int]:
         """The windows whose times stand in `ids`, in order."""
         found, i = [], 0
         while i < len(ids):
@@ -359,7 +394,7 @@ class Pointing:
 
     def _later(self) -> list[int]:
         """Tokens of all but what came first of two whose times were noted, where that is asked."""
-        noted = self._read(self._step) if self.named.first else []
+        noted = self.times(self._step) if self.named.first else []
         if len(noted) != 2 or noted[0] == noted[1]:
             return []
         first = self.named.happenings[noted[0] > noted[1]]
@@ -394,7 +429,7 @@ class Pointing:
         other = self.pointer.sides[self.named.start] if kind in self.pointer.leaves else ()
         for ids, words in table.items():
             longer = {n for more in table.values() if {*words} < {*more} for n in more} - {*words}  # "top", not "top left"
-            told = kind in self.pointer.lists and _times_in(self._ids, [ids])  # nothing is listed twice
+            told = kind in self.pointer.lists and times_in(self._ids, [ids])  # nothing is listed twice
             found[ids] = np.zeros(len(scope)) if told else both(scope, [*words, *thing], [*longer, *other])
         if kind in LONE:
             found = {ids: both(scope, table[ids]) * (self.there if k is None else self.there[[k]]) for ids in table}
@@ -413,43 +448,3 @@ class Pointing:
             there = float(self.there[k]) if k is not None and self._names(kind) and kind not in self.pointer.lists else 0.0
             found[self.pointer.nothing] = 1 - max(there, *found.values())
         return found
-
-
-def _end(ids: Sequence[int], options: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
-    """The longest end of `ids` that an option goes on from."""
-    longest = min(len(ids), max(map(len, options), default=1) - 1)
-    ends = (tuple(ids[len(ids) - n :]) for n in range(longest, 0, -1))
-    return next((end for end in ends if any(o[: len(end)] == end and len(o) > len(end) for o in options)), ())
-
-
-def _ends(ids: Sequence[int], option: tuple[int, ...]) -> bool:
-    return tuple(ids[-len(option) :]) == option
-
-
-def _times_in(ids: Sequence[int], options: Iterable[tuple[int, ...]]) -> int:
-    """How many of the options stand in `ids`."""
-    return sum(any(tuple(ids[i : i + len(o)]) == o for i in range(len(ids) - len(o) + 1)) for o in options)
-
-
-def _next(options: Iterable[tuple[int, ...]], begun: tuple[int, ...]) -> set[int]:
-    """What the options go on with."""
-    return {o[len(begun)] for o in options if o[: len(begun)] == begun and len(o) > len(begun)}
-
-
-def _only(scores: Tensor, tokens: Iterable[int | None]) -> Tensor:
-    """Log-probabilities where nothing but these tokens may follow."""
-    weights = torch.full_like(scores, -torch.inf)
-    weights[[i for i in tokens if i is not None]] = 0.0
-    return torch.log_softmax(scores + weights, -1)
-
-
-def _weighed(scores: Tensor, options: Options, begun: tuple[int, ...] = ()) -> Tensor:
-    """The probability that the options' next tokens have together, shared among them anew."""
-    chances: dict[int, float] = {}
-    for option, chance in options.items():
-        for token in _next([option], begun):
-            chances[token] = max(chances.get(token, 0.0), chance)
-    ids = torch.tensor(list(chances), device=scores.device)
-    weights = torch.tensor([max(c, LEAST) if c else NEVER for c in chances.values()], device=scores.device).log()
-    mine = scores[ids]
-    return scores.index_copy(0, ids, torch.log_softmax(mine + weights, 0) + mine.logsumexp(0))

@@ -56,13 +56,15 @@ def note_ids(tokenizer: TextTokenizer, step: float | str | Sequence[float], wind
 class AnswerReader:
     """Reads generated ids one at a time into text and evidence. Malformed spans are left out.
 
-    `look_s`: the start of a window that the ids so far end with the wish to look at; None: they do not.
+    `look_s`: the start of a window that the ids so far end with the wish to look at; None: they do not. `relied`: the
+    evidence, where it is known without any ids.
     """
 
     tokenizer: TextTokenizer
     window_s: float
     text_ids: list[int] = field(default_factory=list, init=False)
     look_s: float | None = field(default=None, init=False)
+    relied: tuple[Evidence, ...] = field(default=(), init=False)
     _note: list[int] | None = field(default=None, init=False)  # a step that has begun
     _spans: list[tuple[str, list[int]]] = field(default_factory=list, init=False)
     _given: int = field(default=0, init=False)
@@ -105,7 +107,7 @@ class AnswerReader:
         return self.tokenizer.decode(self.text_ids).strip()
 
     def evidence(self) -> tuple[Evidence, ...]:
-        found = []
+        found = list(self.relied)
         for modality, ids in self._spans:
             times = [parse_clock(t) for t in self.tokenizer.decode(ids).split()]
             if len(times) == 2 and None not in times and times[0] <= times[1]:

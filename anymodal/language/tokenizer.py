@@ -17,6 +17,7 @@ PAD, EOS, BOS, WINDOW, QUESTION, ANSWER = range(6)
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<window>", "<question>", "<answer>")
 EVIDENCE = {"video": 6, "audio": 7, "imu": 8, "depth": 9, "thermal": 10}  # "<video> 3 5": relies on windows 3 to 5
 NOTE = 11  # begins a step on the way to an answer, which ends with <answer>
+ENDS = frozenset({EOS, *EVIDENCE.values()})  # of an answer's text
 _ALL = (*SPECIAL, *(f"<{m}>" for m in EVIDENCE), "<note>", *(f"<spare{i}>" for i in range(1, 5)))
 _CLOCK = re.compile(r"\b(?:(\d{1,6}):)?(\d{1,6}):(\d\d(?:\.\d+)?)\b")
 _SECONDS = re.compile(r"\b(\d{1,9}(?:\.\d+)?)\s*(s|secs?|seconds?|min|mins|minutes?|h|hours?)\b", re.IGNORECASE)
