@@ -30,7 +30,7 @@ def probe(path: str | Path, *, exact_duration: bool = False, folder_rate_hz: flo
             duration_s = None if exact_duration else _declared_duration_s(container, streams)
             if duration_s is None:
                 duration_s = _packet_duration_s(container) or _decoded_duration_s(local, streams)
-            is_image = container.format.name in box.IMAGE_FORMATS
+            is_image = box.is_picture(container)
             return MediaInfo(str(path), container.format.name, duration_s, streams, is_image, False, sidecars)
         finally:
             container.close()
