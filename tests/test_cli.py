@@ -1,6 +1,7 @@
 """The command line as users meet it: what it prints, its exit codes, and one line for every kind of bad input."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -214,6 +215,16 @@ def test_a_stream_that_cannot_be_decoded_is_said_and_the_rest_is_used(cli, files
     assert ran.code == 0 and ran.out and ran.err.startswith("warning: ") and "zzz9" in ran.err
     ran = cli("ask", path, "what colour?", "--model", random_model, "--require", "video")
     assert ran.code == 3 and "no usable video: no decoder for zzz9, only audio" in ran.error
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.timeout(120)
+def test_a_pipe_is_no_clip_and_no_log_and_is_not_waited_for(cli, random_model, tmp_path):
+    os.mkfifo(pipe := tmp_path / "pipe.mp4")
+    for command in (("ask", pipe, "what?"), ("watch", pipe), ("watch", "--log", pipe)):
+        ran = cli(*command, "--model", random_model)
+        assert ran.code in (3, 9) and "is not a regular file" in ran.error or f"no log at {pipe}" in ran.error
+    assert cli("forget", pipe).code == 9 and pipe.exists()
 
 
 def test_a_time_without_media(cli, random_model):
