@@ -46,7 +46,7 @@ def _count(truth: Truth) -> Iterator[Fact]:
     zeros = [row for row in found if not row[1]]
     for name, counted in [row for row in found if row[1]] + truth.rng.sample(zeros, min(1, len(zeros))):
         number = len(counted)
-        yield Fact("count", {"objs": name}, str(number), (NUMBERS[number], f"there are {number}"), whole,
+        yield Fact("count", {"objs": name}, str(number), (NUMBERS[number], f"there {'is' if number == 1 else 'are'} {number}"), whole,
                    steps=(listed(counted),))
 
 
