@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from anymodal import __version__
+from anymodal.errors import OutputError
 from anymodal.testing import gradient_frame, make_imu_csv, make_video, make_wav
 from anymodal.types import Answer, Evidence
 
@@ -318,6 +319,22 @@ def test_output_that_cannot_be_written(cli, tmp_path):
     assert ran.code == 7 and "taken" in ran.error
     ran = cli("playground", "--count", 1, "--seconds", 4, "--out", tmp_path / "taken" / "below")
     assert ran.code == 7 and "taken" in ran.error
+
+
+def test_a_report_that_cannot_be_written_is_said_before_a_clip_is_asked(cli, tmp_path, random_model, monkeypatch):
+    (tmp_path / "kept.json").write_text("before")
+    for path in (tmp_path / "nowhere" / "report.json", tmp_path):
+        ran = cli("eval", random_model, "--count", 1, "--json", path)
+        assert ran.code == 7 and ran.out == "" and "cannot be written" in ran.error and "clips" not in ran.err
+
+    def full(report, path):
+        raise OutputError(f"{path} cannot be written: no space", fix="give another file")
+
+    monkeypatch.setattr("anymodal.training.evaluate.write_json", full)
+    ran = cli("eval", random_model, "--count", 1, "--seconds", 2, "--no-controls", "--json", tmp_path / "kept.json")
+    assert ran.code == 7 and "exact match on 1 held-out clips" in ran.out, "what was found is shown all the same"
+    assert "clips 2/2 (1 of pairs of words never trained on)" in ran.err
+    assert (tmp_path / "kept.json").read_text() == "before"
 
 
 # --- as a process ------------------------------------------------------------------------------------------------
