@@ -294,6 +294,15 @@ def test_bad_weights(cli, own_bundle):
     assert ran.code == 5 and "has no weights at" in ran.error and "anymodal train" in ran.error
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "calibration.json"])
+@pytest.mark.parametrize("content", [b"", b'{"scale": 1', b"[]", b'{"scale": "x"}', b'{"scal": 1}', b'{"scale": NaN}', b"\xff"])
+def test_bad_json_beside_the_weights(cli, own_bundle, name, content):
+    path, _, weights = own_bundle
+    (weights / name).write_bytes(content)
+    ran = cli("ask", "-", "what?", "--model", path)
+    assert ran.code == 5 and f"{name} is damaged" in ran.error and "copy it" in ran.error
+
+
 @pytest.mark.parametrize(("argv", "code", "wanted"), [
     (["ask", "-", "what?", "--model", "tinny"], 5, "unknown bundle 'tinny' (did you mean 'tiny'?)"),
     (["ask", "-", "what?", "--model", "no/such.yaml"], 5, "no bundle file no/such.yaml"),
