@@ -295,7 +295,8 @@ def test_bad_weights(cli, own_bundle):
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "calibration.json"])
-@pytest.mark.parametrize("content", [b"", b'{"scale": 1', b"[]", b'{"scale": "x"}', b'{"scal": 1}', b'{"scale": NaN}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b'{"scale": 1', b"[]", b'{"scale": "x"}', b'{"scal": 1}', b'{"scale": NaN}',
+                                     b"\xff"])
 def test_bad_json_beside_the_weights(cli, own_bundle, name, content):
     path, _, weights = own_bundle
     (weights / name).write_bytes(content)

@@ -140,6 +140,27 @@ def test_an_mkv_cut_short_is_told_by_its_file_s_header(tmp_path):
             assert any("its header says 4.0" in w for w in source.warnings) == told, source.warnings
 
 
+def test_a_wav_cut_short_is_told_by_its_own_header(tmp_path):
+    whole = make_wav(tmp_path / "whole.wav", np.full(8 * 16000, 0.25, np.float32), 16000)
+    data = whole.read_bytes()
+    at = data.index(b"data")
+    rate, size = (16000 * 2).to_bytes(4, "little"), len(data) - at - 8
+    odd = data[:at] + b"note" + (3).to_bytes(4, "little") + b"hi!\0" + data[at:]  # a chunk of its own before the sound
+    large = data[:12].replace(b"RIFF", b"RF64") + b"ds64" + (28).to_bytes(4, "little") + bytes(8) + size.to_bytes(
+        8, "little") + bytes(12) + data[12:at] + b"data" + b"\xff" * 4 + data[at + 8:]
+    streamed = data[: at + 4] + b"\xff" * 4 + data[at + 8:]
+    damaged = data.replace(rate, bytes(4))
+    for name, content, told in (("plain", data, True), ("odd", odd, True), ("large", large, True),
+                                ("streamed", streamed, False), ("damaged", damaged, False)):
+        for part, count in ((1.0, 8.0), (0.13, 1.04)):
+            path = write(tmp_path / f"{name}.wav", content[: int(len(content) * part)])
+            with open_media(path, {"audio": SPECS["audio"]}) as source:
+                assert sum(len(p.data) for p in source) / 16000 == pytest.approx(count, abs=0.02), name
+                said = any("its header says 8.00 s" in w for w in source.warnings)
+            assert said == (told and part < 1), (name, part)
+            assert probe(path).duration_s == pytest.approx(count, abs=0.02), name
+
+
 @pytest.mark.parametrize("name, codec", [("a.mkv", "libx264"), ("a.ts", "libx264"), ("a.webm", "libvpx")])
 def test_streamable_files_cut_anywhere_give_what_they_have(tmp_path, name, codec):
     frames = [gradient_frame(64, i, 48) for i in range(50)]

@@ -19,6 +19,8 @@ MOST_PIXELS = 2**27  # of a frame: what a small file claims to be, at its start 
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .bmp .webp .tif .tiff .ppm .pgm .pbm .qoi".split())
 IMAGE_FORMATS = frozenset("bmp_pipe jpeg_pipe pbm_pipe pgm_pipe png_pipe ppm_pipe qoi_pipe tiff_pipe webp_pipe".split())
 IMAGE_BRANDS = frozenset("avif heic heix mif1".split())  # of a file in boxes, as mp4 is, that holds one picture
+UNTOLD = 2**31 - 2**16  # bytes: from here on what a WAV says is what programs write that do not know yet
+MOST_CHUNKS = 1000  # of a WAV's header
 HEADER_ONLY = ("matroska", "flv")  # formats with a duration in the file's header alone
 
 # Demuxers that would take any text or bytes for media, follow a list to other files, or read a file name as a
@@ -186,6 +188,25 @@ def container_s(container: Any) -> float | None:
     tells = any(stream.duration for stream in (*container.streams.video, *container.streams.audio))
     says = container.format.name.startswith(HEADER_ONLY) and container.duration
     return container.duration / av.time_base if says and not tells else None
+
+
+def wav_s(path: Path) -> float | None:
+    """How long the header of a WAV that is cut short says it was, in seconds: FFmpeg tells what is left. Else None."""
+    rate = size = 0  # bytes a second; bytes of sound
+    with path.open("rb") as file:
+        file.seek(12)
+        for _ in range(MOST_CHUNKS):
+            name, length = file.read(4), int.from_bytes(file.read(4), "little")
+            if name == b"data":
+                size = size or (length if length < UNTOLD else 0)
+                return size / rate if rate and size > path.stat().st_size - file.tell() else None
+            head = file.read(min(length, 16))
+            if name == b"fmt ":
+                rate = int.from_bytes(head[8:12], "little")
+            elif name == b"ds64":  # of an RF64, where 32 bits are too few
+                size = int.from_bytes(head[8:16], "little") % (2**64 - 1)
+            file.seek(length - len(head) + length % 2, 1)
+    return None
 
 
 def only(container: Any, stream: Any) -> None:
