@@ -91,6 +91,23 @@ def test_a_sidecar_is_read_from_where_it_is_said_to_be(cli, files, random_model,
     assert (one["answer"], one["confidence"]) != (other["answer"], other["confidence"])
 
 
+def test_a_folder_has_as_many_images_a_second_as_it_is_told(cli, files, random_model):
+    """30 images: 4 frames a second are looked at, in windows of a second."""
+    for rate, windows, frames in ((None, 2, 5), (10, 3, 12), (2, 15, 60)):
+        ran = cli("ask", files / "frames", "what?", "--model", random_model, "--json",
+                  *(() if rate is None else ("--rate", rate)))
+        row = json.loads(ran.out)
+        assert (row["windows_seen"], row["frames_seen"]) == (windows, frames)
+    ran = cli("ask", files / "frames", "what?", "--model", random_model, "--json", "--rate", 2, "--at", 14)
+    assert json.loads(ran.out)["windows_seen"] == 14
+    for rate in (0, -1, "nan", "inf"):
+        ran = cli("ask", files / "frames", "what?", "--model", random_model, "--rate", rate)
+        assert ran.code == 2 and "of them a second (give a rate above 0" in ran.error
+    for media in (files / "clip.mp4", "-"):
+        ran = cli("ask", media, "what?", "--model", random_model, "--rate", 2)
+        assert ran.code == 2 and "is no folder of images" in ran.error
+
+
 def test_text_is_written_as_it_is_generated_and_evidence_under_it(capsys):
     from anymodal.commands.ask import summary, write_text
     from anymodal.types import Delta
@@ -186,6 +203,8 @@ def test_audio_where_video_is_asked_of(cli, files, random_model):
     assert "sound.wav has no usable video, only audio (give a clip with video" in ran.error
     assert cli("ask", files / "clip.mp4", "what?", "--require", "video", "--require", "imu", "--model",
                random_model).code == 0
+    ran = cli("ask", files / "clip.mp4", "what?", "--require", "vidio", "--model", random_model)
+    assert ran.code == 3 and "no usable vidio, only audio, imu, video (did you mean 'video'?)" in ran.error
 
 
 @pytest.mark.parametrize(("arguments", "wanted"), [
@@ -260,6 +279,8 @@ def test_a_sidecar_without_its_columns_or_of_no_sensor(cli, files, random_model,
     assert ran.code == 3 and "no sidecar" in ran.error
     ran = cli("ask", files / "clip.mp4", "what?", "--sidecar", f"imo={table}", "--model", random_model)
     assert ran.code == 3 and "did you mean 'imu'" in ran.error
+    ran = cli("ask", "-", "what?", "--imu", table, "--model", random_model)
+    assert ran.code == 3 and f"there is no media that {table} could be beside (give a clip" in ran.error
 
 
 @pytest.mark.parametrize(("spoil", "wanted"), [

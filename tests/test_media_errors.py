@@ -244,6 +244,16 @@ def test_a_codec_without_a_decoder_is_named(clip, tmp_path):
     assert not probe(half).streams[0].decodable
 
 
+def test_a_codec_that_nothing_names_is_called_unknown(tmp_path):
+    path = make_video(tmp_path / "a.mkv", [gradient_frame(64, i, 48) for i in range(5)])
+    write(path, path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG9/XXX/YYY"))
+    fails(path, "no decoder for its video codec, which it does not know", "ffmpeg -i a.mkv")
+    assert probe(path).streams[0].codec == "unknown"
+    data = bytearray(make_wav(tmp_path / "a.wav", np.zeros(16000, np.float32), 16000).read_bytes())
+    data[20:22] = b"\x77\x77"
+    fails(write(tmp_path / "b.wav", bytes(data)), "no decoder for its audio codec 0x7777", "ffmpeg -i b.wav")
+
+
 def test_a_time_outside_the_clip(clip):
     for at_s in (-0.1, -1e9, float("nan")):
         with pytest.raises(QuestionError, match="begins at 0"):

@@ -21,6 +21,7 @@ IMAGE_FORMATS = frozenset("bmp_pipe jpeg_pipe pbm_pipe pgm_pipe png_pipe ppm_pip
 IMAGE_BRANDS = frozenset("avif heic heix mif1".split())  # of a file in boxes, as mp4 is, that holds one picture
 UNTOLD = 2**31 - 2**16  # bytes: from here on what a WAV says is what programs write that do not know yet
 MOST_CHUNKS = 1000  # of a WAV's header
+UNKNOWN = "unknown"  # a codec that the file does not name either
 HEADER_ONLY = ("matroska", "flv")  # formats with a duration in the file's header alone
 
 # Demuxers that would take any text or bytes for media, follow a list to other files, or read a file name as a
@@ -170,12 +171,13 @@ def codec_name(path: Path, stream: Any) -> str:
     finally:
         av.logging.set_level(level)
         av.logging.set_skip_repeated(skips)
-    pattern = re.compile(rf"stream {stream.index} \(\w+: (\w+)(?: \((\S+) /)?")
-    for *_, text in lines:
+    pattern = re.compile(rf"stream {stream.index} \(\w+: (\w+)(?: \((\S+) / (\w+))?")
+    for *_, text in reversed(lines):  # the first may repeat one of another file
         if match := pattern.search(text):
-            name, tag = match.groups()
-            return f"{name} ({tag})" if tag and name != "none" else tag or name
-    return "unknown"
+            name, tag, number = match.groups()
+            tag = tag if tag is None or tag.isalnum() else number
+            return f"{name} ({tag})" if tag and name != "none" else tag or UNKNOWN
+    return UNKNOWN
 
 
 def declared_s(stream: Any | None) -> float | None:
@@ -217,8 +219,9 @@ def only(container: Any, stream: Any) -> None:
 
 
 def no_codec_error(path: Path, stream: Any) -> MediaError:
-    kind = VIDEO if stream.type == VIDEO else AUDIO
+    kind, name = VIDEO if stream.type == VIDEO else AUDIO, codec_name(path, stream)
+    codec = f"codec {name}" if name != UNKNOWN else "codec, which it does not know"
     return MediaError(
-        f"{path}: FFmpeg has no decoder for its {kind} codec {codec_name(path, stream)}",
+        f"{path}: FFmpeg has no decoder for its {kind} {codec}",
         fix=f"convert it first, e.g. ffmpeg -i {path.name} -c:v libx264 -c:a aac out.mp4",
     )
