@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,60 +41,79 @@ def read_manifest(path: str | Path) -> list[Row]:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise InputError(f"manifest {path} cannot be read: {error.strerror}", fix="check the path") from error
-    rows = list(_rows(lines, path.absolute().parent))
+    rows = _rows(lines, path.absolute().parent)
     if not rows:
         raise InputError(f"manifest {path} has no rows", fix='write lines such as {"id": "a", "media": "a.mp4", '
                          '"question": "what happened?"}')
     return rows
 
 
-def _rows(lines: list[bytes], folder: Path) -> Iterator[Row]:
-    seen: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        line = line.removeprefix(b"\xef\xbb\xbf").strip()
-        if not line:
-            continue
-        fallback = str(number)
-        try:
-            row = parse_row(line, number, folder)
-            if row.id in seen:
-                fallback = f"{row.id} (line {number})"
-                raise ManifestError(f"line {number}: id {row.id!r} was used on line {seen[row.id]}",
-                                    fix="give every row an id of its own")
-        except ManifestError as error:
-            row = Row(number, fallback, error=error)
-        seen[row.id] = number
-        yield row
+def _rows(lines: list[bytes], folder: Path) -> list[Row]:
+    """A row that is not sound takes no id from one that is, and a line's number none that is given."""
+    stripped = ((number, line.removeprefix(b"\xef\xbb\xbf").strip()) for number, line in enumerate(lines, 1))
+    rows = [_row(line, number, folder) for number, line in stripped if line]
+    given, used, named = {row.id for row in rows}, {}, {}
+    for row in sorted(rows, key=lambda row: (not row.id, row.error is not None)):
+        name, error = row.id, row.error
+        if name in used and not error:
+            error = ManifestError(f"line {row.number}: id {name!r} was used on line {used[name]}",
+                                  fix="give every row an id of its own")
+        if not name or name in used:
+            name = name or str(row.number)
+            while name in used or name in given:
+                name += f" (line {row.number})"
+        used[name] = row.number
+        named[row.number] = replace(row, id=name, error=error)
+    return [named[row.number] for row in rows]
 
 
-def parse_row(line: bytes, number: int, folder: Path) -> Row:
-    """One line -> a Row. Raises ManifestError saying what is wrong with it."""
+def _row(line: bytes, number: int, folder: Path) -> Row:
+    """One line; of a broken one its error, and its id and media if it has them. The id is empty where none is given."""
+    raw: dict[str, Any] = {}
+    try:
+        raw = _object(line, number)
+        return parse_row(raw, number, folder)
+    except ManifestError as error:
+        name, media = raw.get("id"), raw.get("media")
+        return Row(number, str(name) if _is_id(name) else "", media if isinstance(media, str) else None, error=error)
+
+
+def _object(line: bytes, number: int) -> dict[str, Any]:
+    try:
+        raw = json.loads(line.decode("utf-8"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ManifestError(f"line {number}: no JSON: {error}", fix="write one JSON object per line, in UTF-8") from error
+    if not isinstance(raw, dict):
+        raise ManifestError(f"line {number}: a row is an object, found {type(raw).__name__}",
+                            fix='for example {"media": "a.mp4", "question": "?"}')
+    return raw
+
+
+def _is_id(name: Any) -> bool:
+    return isinstance(name, str | int) and not isinstance(name, bool) and name != ""
+
+
+def parse_row(raw: dict[str, Any], number: int, folder: Path) -> Row:
+    """A line's object -> a Row. Raises ManifestError saying what is wrong with it."""
 
     def wrong(what: str, fix: str) -> ManifestError:
         return ManifestError(f"line {number}: {what}", fix=fix)
 
-    try:
-        raw = json.loads(line.decode("utf-8"))
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise wrong(f"no JSON: {error}", "write one JSON object per line, in UTF-8") from error
-    if not isinstance(raw, dict):
-        raise wrong(f"a row is an object, found {type(raw).__name__}",
-                    'for example {"media": "a.mp4", "question": "?"}')
     for key in raw:
         if key not in KEYS:
             raise wrong(f"unknown key {key!r}", nearest(key, KEYS))
     if "media" not in raw:
         raise wrong("no 'media'", "name a file or an address, or null to ask without media")
-    media, name, at_s, sidecars = raw["media"], raw.get("id", str(number)), raw.get("at"), raw.get("sidecars") or {}
+    media, at_s, sidecars = raw["media"], raw.get("at"), raw.get("sidecars") or {}
     if media is not None and not (isinstance(media, str) and media.strip()):
         raise wrong(f"media is {media!r:.80}", "name a file or an address, or null to ask without media")
-    if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
-        raise wrong(f"id is {name!r:.80}", "use a text or a whole number")
+    if "id" in raw and not _is_id(raw["id"]):
+        raise wrong(f"id is {raw['id']!r:.80}", "use a text or a whole number")
     if at_s is not None and (isinstance(at_s, bool) or not isinstance(at_s, int | float) or not math.isfinite(at_s)):
         raise wrong(f"at is {at_s!r:.80}", "give a media time in seconds")
     if not isinstance(sidecars, dict) or not all(isinstance(v, str) for v in sidecars.values()):
         raise wrong(f"sidecars is {sidecars!r:.80}", 'for example {"imu": "a.imu.csv"}')
-    return Row(number, str(name), media, _located(media, folder), _questions(raw, wrong),
+    return Row(number, str(raw.get("id", "")), media, _located(media, folder), _questions(raw, wrong),
                None if at_s is None else float(at_s), {key: _located(each, folder) for key, each in sidecars.items()})
 
 

@@ -83,14 +83,14 @@ class Pipeline:
     # -- asking -------------------------------------------------------------------------------------------------
 
     def ask(self, media: str | Path | None, question: str | Sequence[str], *, at_s: float | None = None,
-            sidecars: Mapping[str, str | Path] | None = None) -> Answer | list[Answer]:
+            sidecars: Mapping[str, str | Path] | None = None, folder_rate_hz: float | None = None) -> Answer | list[Answer]:
         """Answer a question, or a list of questions in one pass over the media. As `Agent.ask`."""
-        pieces = self.stream(media, question, at_s=at_s, sidecars=sidecars)
+        pieces = self.stream(media, question, at_s=at_s, sidecars=sidecars, folder_rate_hz=folder_rate_hz)
         answers = [piece for _, piece in pieces if isinstance(piece, Answer)]
         return answers[0] if isinstance(question, str) else answers
 
     def stream(self, media: str | Path | None, questions: str | Sequence[str], *, at_s: float | None = None,
-               sidecars: Mapping[str, str | Path] | None = None,
+               sidecars: Mapping[str, str | Path] | None = None, folder_rate_hz: float | None = None,
                warnings: list[str] | None = None) -> Iterator[tuple[int, Delta | Answer]]:
         """(the question's number, Delta or Answer) as text is generated. As `Agent.stream`.
 
@@ -99,7 +99,7 @@ class Pipeline:
         texts = check_questions([questions] if isinstance(questions, str) else questions, self._tokenizer,
                                 self.spec.prompt.max_question_tokens)
         clip = new_clip(media if media is None or "://" in str(media) else Path(media).absolute(), at_s,
-                        {name: Path(path).absolute() for name, path in (sidecars or {}).items()})
+                        {name: Path(path).absolute() for name, path in (sidecars or {}).items()}, folder_rate_hz)
         return time_first_tokens(self._run(clip, texts, warnings), time.perf_counter())
 
     def check(self, question: str) -> None:

@@ -71,24 +71,26 @@ class Agent:
         self.think = Think(bundle.mind)
 
     def ask(self, media: str | Path | None, question: str | Sequence[str], *, at_s: float | None = None,
-            sidecars: Mapping[str, str | Path] | None = None) -> Answer | list[Answer]:
+            sidecars: Mapping[str, str | Path] | None = None, folder_rate_hz: float | None = None) -> Answer | list[Answer]:
         """Answer a question, or a list of questions in one pass over the media.
 
         media: path or URL of a video, sound or image, an image folder, or None. at_s: answer as of this media time.
-        sidecars: sensor tables by modality, beside those found next to the clip.
+        sidecars: sensor tables by modality, beside those found next to the clip. folder_rate_hz: images a second of a
+        folder of images.
         Raises MediaError, SidecarError, QuestionError.
         """
         questions = [question] if isinstance(question, str) else list(question)
-        pieces = self.stream(media, questions, at_s=at_s, sidecars=sidecars)
+        pieces = self.stream(media, questions, at_s=at_s, sidecars=sidecars, folder_rate_hz=folder_rate_hz)
         answers = [piece for _, piece in pieces if isinstance(piece, Answer)]
         return answers[0] if isinstance(question, str) else answers
 
     def stream(self, media: str | Path | None, questions: str | Sequence[str], *, at_s: float | None = None,
-               sidecars: Mapping[str, str | Path] | None = None) -> Iterator[tuple[int, Delta | Answer]]:
+               sidecars: Mapping[str, str | Path] | None = None,
+               folder_rate_hz: float | None = None) -> Iterator[tuple[int, Delta | Answer]]:
         """The same, as text is generated: (the question's number, Delta or Answer), question after question."""
         texts = check_questions([questions] if isinstance(questions, str) else questions, self.bundle.tokenizer,
                                 self.spec.prompt.max_question_tokens)
-        clip = new_clip(media, at_s, sidecars)
+        clip = new_clip(media, at_s, sidecars, folder_rate_hz)
         return time_first_tokens(self._run(clip, texts), time.perf_counter())
 
     def open(self, media: str | Path | None = None, *, log: str | Path | None = None,
@@ -145,10 +147,11 @@ class Agent:
             think.push(Closing(clip.session))
 
 
-def new_clip(media: str | Path | None, at_s: float | None, sidecars: Mapping[str, str | Path] | None) -> Clip:
+def new_clip(media: str | Path | None, at_s: float | None, sidecars: Mapping[str, str | Path] | None,
+             folder_rate_hz: float | None = None) -> Clip:
     """A session of its own for one pass over some media."""
     tables = {name: str(path) for name, path in (sidecars or {}).items()}
-    return Clip(uuid.uuid4().hex, None if media is None else str(media), at_s, tables)
+    return Clip(uuid.uuid4().hex, None if media is None else str(media), at_s, tables, folder_rate_hz)
 
 
 def check_device(device: str) -> None:

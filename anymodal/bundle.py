@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -77,9 +78,7 @@ class Bundle:
             return Mind(self.spec, self.published.language(), self.layout)
         lm = build_part(self.spec.language, self.spec.trust)
         self._fill("language", owned(lm), tied=TIED)
-        calibration = self.folder / "calibration.json"
-        values = json.loads(calibration.read_text()) if calibration.is_file() else {}
-        return Mind(self.spec, lm, self.layout, Calibration(**values), self._reader(lm.width))
+        return Mind(self.spec, lm, self.layout, read_calibration(self.folder), self._reader(lm.width))
 
     def _reader(self, width: int) -> WordReader | None:
         """Reads what tokens of that width say; None: nobody does."""
@@ -168,3 +167,18 @@ def load_bundle(name: str | Path, *, device: str = "cpu", dtype: str = "float32"
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise ConfigError(f"unknown dtype {dtype!r}", fix="float32, bfloat16 or float16")
     return Bundle(spec, weights_folder(spec, path), device, kind)
+
+
+def read_calibration(folder: Path) -> Calibration:
+    """That of a weights' folder, as usual where there is none. Raises WeightsError for a file that is damaged."""
+    path = folder / "calibration.json"
+    if not path.exists():
+        return Calibration()
+    try:
+        found = Calibration(**json.loads(path.read_text(encoding="utf-8")))
+        if not all(map(math.isfinite, astuple(found))):
+            raise ValueError("not finite")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{path} is damaged: {error}", fix="copy it again, or remove it and fit it anew "
+                           "(anymodal.training.calibrate.fit_calibration)") from error
+    return found

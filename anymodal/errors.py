@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class AnymodalError(Exception):
@@ -135,6 +136,19 @@ def need(module: str, *, extra: str):
         raise MissingExtraError(
             f"{module!r} cannot be imported: {error}", fix=f"pip install 'anymodal[{extra}]'"
         ) from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise OutputError unless a file can be written there: for the start of the work whose result it is to hold."""
+    was_there = path.exists()
+    if was_there and not (path.is_file() or path.is_dir()):
+        return  # a pipe or a device, which would take notice
+    try:
+        path.open("ab").close()
+        if not was_there:
+            path.unlink()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}", fix="give another file") from error
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

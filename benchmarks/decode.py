@@ -22,6 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from anymodal.errors import MediaError  # noqa: E402
 from anymodal.media.spec import exact  # noqa: E402
 from anymodal.media.video import VideoReader  # noqa: E402
 from anymodal.testing import make_video  # noqa: E402
@@ -133,12 +134,25 @@ def measure(clips: list[Path], repeats: int) -> list[Row]:
     ]
 
 
+def check_clip(path: Path) -> None:
+    """Raise MediaError for what is no video."""
+    reader = VideoReader(path)
+    reader.close()
+    if reader.start is None:
+        raise MediaError(f"{path} has no video that can be decoded", fix="give a video file")
+
+
 def main() -> None:
     """Command line."""
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("clips", nargs="*", metavar="CLIP", type=Path, help="video files (made when none are given)")
     arguments.add_argument("--repeats", type=int, default=5, help="turns of each; the fastest counts (default 5)")
     options = arguments.parse_args()
+    for clip in options.clips:
+        try:
+            check_clip(clip)
+        except MediaError as error:
+            arguments.error(str(error))
     with tempfile.TemporaryDirectory() as folder:
         clips = options.clips or make_clips(Path(folder))
         rows = measure(clips, options.repeats)

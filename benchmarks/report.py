@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from anymodal.errors import OutputError, check_writable
+
 
 @dataclass(frozen=True)
 class Row:
@@ -45,8 +47,17 @@ class Row:
 def parser(description: str) -> argparse.ArgumentParser:
     """An argument parser that has `--json FILE`."""
     made = argparse.ArgumentParser(description=description)
-    made.add_argument("--json", metavar="FILE", type=Path, help="write the rows to FILE")
+    made.add_argument("--json", metavar="FILE", type=writable, help="write the rows to FILE")
     return made
+
+
+def writable(path: str) -> Path:
+    """Of an argument: tried before anything is measured."""
+    try:
+        check_writable(Path(path))
+    except OutputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return Path(path)
 
 
 def best_of_interleaved(contenders: Sequence[Callable[[], object]], repeats: int) -> list[float]:

@@ -1,6 +1,7 @@
 """The command line as users meet it: what it prints, its exit codes, and one line for every kind of bad input."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from anymodal import __version__
+from anymodal.errors import OutputError
 from anymodal.testing import gradient_frame, make_imu_csv, make_video, make_wav
 from anymodal.types import Answer, Evidence
 
@@ -87,6 +89,23 @@ def test_a_sidecar_is_read_from_where_it_is_said_to_be(cli, files, random_model,
     one, same, other = (json.loads(r.out) for r in said)
     assert one["answer"] == same["answer"] and one["confidence"] == same["confidence"]
     assert (one["answer"], one["confidence"]) != (other["answer"], other["confidence"])
+
+
+def test_a_folder_has_as_many_images_a_second_as_it_is_told(cli, files, random_model):
+    """30 images: 4 frames a second are looked at, in windows of a second."""
+    for rate, windows, frames in ((None, 2, 5), (10, 3, 12), (2, 15, 60)):
+        ran = cli("ask", files / "frames", "what?", "--model", random_model, "--json",
+                  *(() if rate is None else ("--rate", rate)))
+        row = json.loads(ran.out)
+        assert (row["windows_seen"], row["frames_seen"]) == (windows, frames)
+    ran = cli("ask", files / "frames", "what?", "--model", random_model, "--json", "--rate", 2, "--at", 14)
+    assert json.loads(ran.out)["windows_seen"] == 14
+    for rate in (0, -1, "nan", "inf"):
+        ran = cli("ask", files / "frames", "what?", "--model", random_model, "--rate", rate)
+        assert ran.code == 2 and "of them a second (give a rate above 0" in ran.error
+    for media in (files / "clip.mp4", "-"):
+        ran = cli("ask", media, "what?", "--model", random_model, "--rate", 2)
+        assert ran.code == 2 and "is no folder of images" in ran.error
 
 
 def test_text_is_written_as_it_is_generated_and_evidence_under_it(capsys):
@@ -184,6 +203,8 @@ def test_audio_where_video_is_asked_of(cli, files, random_model):
     assert "sound.wav has no usable video, only audio (give a clip with video" in ran.error
     assert cli("ask", files / "clip.mp4", "what?", "--require", "video", "--require", "imu", "--model",
                random_model).code == 0
+    ran = cli("ask", files / "clip.mp4", "what?", "--require", "vidio", "--model", random_model)
+    assert ran.code == 3 and "no usable vidio, only audio, imu, video (did you mean 'video'?)" in ran.error
 
 
 @pytest.mark.parametrize(("arguments", "wanted"), [
@@ -214,6 +235,16 @@ def test_a_stream_that_cannot_be_decoded_is_said_and_the_rest_is_used(cli, files
     assert ran.code == 0 and ran.out and ran.err.startswith("warning: ") and "zzz9" in ran.err
     ran = cli("ask", path, "what colour?", "--model", random_model, "--require", "video")
     assert ran.code == 3 and "no usable video: no decoder for zzz9, only audio" in ran.error
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.timeout(120)
+def test_a_pipe_is_no_clip_and_no_log_and_is_not_waited_for(cli, random_model, tmp_path):
+    os.mkfifo(pipe := tmp_path / "pipe.mp4")
+    for command in (("ask", pipe, "what?"), ("watch", pipe), ("watch", "--log", pipe)):
+        ran = cli(*command, "--model", random_model)
+        assert ran.code in (3, 9) and "is not a regular file" in ran.error or f"no log at {pipe}" in ran.error
+    assert cli("forget", pipe).code == 9 and pipe.exists()
 
 
 def test_a_time_without_media(cli, random_model):
@@ -248,6 +279,8 @@ def test_a_sidecar_without_its_columns_or_of_no_sensor(cli, files, random_model,
     assert ran.code == 3 and "no sidecar" in ran.error
     ran = cli("ask", files / "clip.mp4", "what?", "--sidecar", f"imo={table}", "--model", random_model)
     assert ran.code == 3 and "did you mean 'imu'" in ran.error
+    ran = cli("ask", "-", "what?", "--imu", table, "--model", random_model)
+    assert ran.code == 3 and f"there is no media that {table} could be beside (give a clip" in ran.error
 
 
 @pytest.mark.parametrize(("spoil", "wanted"), [
@@ -282,6 +315,16 @@ def test_bad_weights(cli, own_bundle):
     assert ran.code == 5 and "has no weights at" in ran.error and "anymodal train" in ran.error
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "calibration.json"])
+@pytest.mark.parametrize("content", [b"", b'{"scale": 1', b"[]", b'{"scale": "x"}', b'{"scal": 1}', b'{"scale": NaN}',
+                                     b"\xff"])
+def test_bad_json_beside_the_weights(cli, own_bundle, name, content):
+    path, _, weights = own_bundle
+    (weights / name).write_bytes(content)
+    ran = cli("ask", "-", "what?", "--model", path)
+    assert ran.code == 5 and f"{name} is damaged" in ran.error and "copy it" in ran.error
+
+
 @pytest.mark.parametrize(("argv", "code", "wanted"), [
     (["ask", "-", "what?", "--model", "tinny"], 5, "unknown bundle 'tinny' (did you mean 'tiny'?)"),
     (["ask", "-", "what?", "--model", "no/such.yaml"], 5, "no bundle file no/such.yaml"),
@@ -307,6 +350,22 @@ def test_output_that_cannot_be_written(cli, tmp_path):
     assert ran.code == 7 and "taken" in ran.error
     ran = cli("playground", "--count", 1, "--seconds", 4, "--out", tmp_path / "taken" / "below")
     assert ran.code == 7 and "taken" in ran.error
+
+
+def test_a_report_that_cannot_be_written_is_said_before_a_clip_is_asked(cli, tmp_path, random_model, monkeypatch):
+    (tmp_path / "kept.json").write_text("before")
+    for path in (tmp_path / "nowhere" / "report.json", tmp_path):
+        ran = cli("eval", random_model, "--count", 1, "--json", path)
+        assert ran.code == 7 and ran.out == "" and "cannot be written" in ran.error and "clips" not in ran.err
+
+    def full(report, path):
+        raise OutputError(f"{path} cannot be written: no space", fix="give another file")
+
+    monkeypatch.setattr("anymodal.training.evaluate.write_json", full)
+    ran = cli("eval", random_model, "--count", 1, "--seconds", 2, "--no-controls", "--json", tmp_path / "kept.json")
+    assert ran.code == 7 and "exact match on 1 held-out clips" in ran.out, "what was found is shown all the same"
+    assert "clips 2/2 (1 of pairs of words never trained on)" in ran.err
+    assert (tmp_path / "kept.json").read_text() == "before"
 
 
 # --- as a process ------------------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 import json
 import socket
+import tomllib
+from pathlib import Path
 
-from anymodal.doctor import Check, examine
+from anymodal.doctor import Check, examine, extras_checks
 
 
 def test_doctor_finds_what_the_core_path_needs(cli, random_model):
@@ -12,8 +14,18 @@ def test_doctor_finds_what_the_core_path_needs(cli, random_model):
     assert ran.code == 0
     for name in ("Python", "torch", "FFmpeg (PyAV)", "decode h264", "decode aac", f"model {str(random_model)!r}"):
         assert checks[name]["ok"] and checks[name]["core"], name
-    assert {"cameras", "microphones", "GPU", "Ray", "Ray cluster", "decord", "extra run", "extra cuda"} <= set(checks)
+    assert {"cameras", "microphones", "GPU", "Ray", "Ray cluster", "decord"} <= set(checks)
     assert all(c["ok"] or c["fix"] for c in checks.values()), "everything missing names what mends it"
+
+
+def test_doctor_tells_of_every_extra():
+    declared = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    checks = {check.name: check for check in extras_checks()}
+    assert set(checks) == {f"extra {name}" for name in declared["optional-dependencies"]}
+    assert checks["extra run"].ok
+    for check in checks.values():
+        assert check.ok or check.found.startswith("missing: ")
+        assert check.fix == f"pip install 'anymodal[{check.name.removeprefix('extra ')}]'"
 
 
 def test_doctor_fails_where_the_model_is_missing_and_says_how_to_mend_it(cli, own_bundle):

@@ -235,6 +235,8 @@ def test_wrong_arguments_and_places(agent, tmp_path):
         (tmp_path / "taken").write_text("a file")
         evaluate.run_eval(agent, count=1, folder=tmp_path / "taken")
     with pytest.raises(OutputError, match="nowhere"):
+        evaluate.run_eval(agent, count=1, json_path=tmp_path / "nowhere" / "report.json", progress=pytest.fail)
+    with pytest.raises(OutputError, match="nowhere"):
         evaluate.write_json({}, tmp_path / "nowhere" / "report.json")
 
 

@@ -90,6 +90,18 @@ def test_bytes_that_are_no_text_and_ids_used_twice(tmp_path):
     assert "'a' was used on line 1" in twice.error.message and twice.id != "a"
 
 
+def test_a_broken_row_keeps_what_is_its_own_and_takes_nothing_else(tmp_path):
+    good = {"media": "a.mp4", "question": "what?"}
+    rows = read_manifest(write(
+        tmp_path / "m.jsonl", {"id": "d", "media": "clips/d.mp4"}, "{", good, {"id": "f", "media": 3}, {"id": 2, **good},
+        {"id": "3", **good}, {"id": "f", **good}, {"id": "2", **good}, {"id": "2 (line 8)", **good}))
+    assert [(row.id, row.error is None) for row in rows] == [
+        ("d", False), ("2 (line 2)", False), ("3 (line 3)", True), ("f (line 4)", False), ("2", True),
+        ("3", True), ("f", True), ("2 (line 8) (line 8)", False), ("2 (line 8)", True)]
+    assert (rows[0].media, rows[3].media) == ("clips/d.mp4", None)
+    assert "was used on line 5" in rows[7].error.message
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\n\n"])
 def test_no_manifest(tmp_path, content):
     path = tmp_path / "m.jsonl"
@@ -219,6 +231,10 @@ def test_a_mended_row_is_asked(played, tmp_path):
     out = tmp_path / "out"
     assert run(write(tmp_path / "m.jsonl", '{"id": "a"'), out) == 4
     assert run(write(tmp_path / "m.jsonl", {"media": "a.mp4", "question": "what?"}), out) == 0
+    more = tmp_path / "more"
+    assert run(write(tmp_path / "m.jsonl", {"id": "b", "media": "b.mp4", "at": "3"}), more) == 4
+    assert [(record["id"], record["media"]) for record in read(more)] == [("b", "b.mp4")]
+    assert run(write(tmp_path / "m.jsonl", {"id": "b", "media": "c.mp4", "question": "what?", "at": 3}), more) == 0
 
 
 def test_a_failed_row_is_asked_again_when_told_to(played, manifest, tmp_path):

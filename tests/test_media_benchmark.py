@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("av")
 pytest.importorskip("decord")
 
-from anymodal.testing import gradient_frame, make_video  # noqa: E402
-from benchmarks.decode import RATES_HZ, by_decord, measure, naive_pyav, ours  # noqa: E402
+from anymodal.testing import gradient_frame, make_video, make_wav  # noqa: E402
+from benchmarks.decode import RATES_HZ, by_decord, main, measure, naive_pyav, ours  # noqa: E402
 from benchmarks.report import best_of_interleaved, report  # noqa: E402
 
 
@@ -45,3 +45,13 @@ def test_contenders_take_turns():
     order = []
     times_s = best_of_interleaved([lambda: order.append("a"), lambda: order.append("b")], 3)
     assert order == ["a", "b", "b", "a", "a", "b"] and all(0 <= t < 1 for t in times_s)
+
+
+def test_what_cannot_be_measured_or_written_is_said_first(clip, tmp_path, monkeypatch, capsys):
+    sound = make_wav(tmp_path / "a.wav", np.zeros(16000, np.float32), 16000)
+    for arguments, wanted in (([tmp_path / "missing.mp4"], "no file"), ([sound], "has no video"),
+                              ([clip, "--json", tmp_path / "nowhere" / "a.json"], "a.json cannot be written")):
+        monkeypatch.setattr("sys.argv", ["decode", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2 and wanted in capsys.readouterr().err

@@ -140,6 +140,27 @@ def test_an_mkv_cut_short_is_told_by_its_file_s_header(tmp_path):
             assert any("its header says 4.0" in w for w in source.warnings) == told, source.warnings
 
 
+def test_a_wav_cut_short_is_told_by_its_own_header(tmp_path):
+    whole = make_wav(tmp_path / "whole.wav", np.full(8 * 16000, 0.25, np.float32), 16000)
+    data = whole.read_bytes()
+    at = data.index(b"data")
+    rate, size = (16000 * 2).to_bytes(4, "little"), len(data) - at - 8
+    odd = data[:at] + b"note" + (3).to_bytes(4, "little") + b"hi!\0" + data[at:]  # a chunk of its own before the sound
+    large = data[:12].replace(b"RIFF", b"RF64") + b"ds64" + (28).to_bytes(4, "little") + bytes(8) + size.to_bytes(
+        8, "little") + bytes(12) + data[12:at] + b"data" + b"\xff" * 4 + data[at + 8:]
+    streamed = data[: at + 4] + b"\xff" * 4 + data[at + 8:]
+    damaged = data.replace(rate, bytes(4))
+    for name, content, told in (("plain", data, True), ("odd", odd, True), ("large", large, True),
+                                ("streamed", streamed, False), ("damaged", damaged, False)):
+        for part, count in ((1.0, 8.0), (0.13, 1.04)):
+            path = write(tmp_path / f"{name}.wav", content[: int(len(content) * part)])
+            with open_media(path, {"audio": SPECS["audio"]}) as source:
+                assert sum(len(p.data) for p in source) / 16000 == pytest.approx(count, abs=0.02), name
+                said = any("its header says 8.00 s" in w for w in source.warnings)
+            assert said == (told and part < 1), (name, part)
+            assert probe(path).duration_s == pytest.approx(count, abs=0.02), name
+
+
 @pytest.mark.parametrize("name, codec", [("a.mkv", "libx264"), ("a.ts", "libx264"), ("a.webm", "libvpx")])
 def test_streamable_files_cut_anywhere_give_what_they_have(tmp_path, name, codec):
     frames = [gradient_frame(64, i, 48) for i in range(50)]
@@ -221,6 +242,16 @@ def test_a_codec_without_a_decoder_is_named(clip, tmp_path):
         assert set(source.streams) == {"audio"} and "zzz9" in source.warnings[0]
     fails(half, "no usable video.*zzz9", "give a file with video", require=("video",))
     assert not probe(half).streams[0].decodable
+
+
+def test_a_codec_that_nothing_names_is_called_unknown(tmp_path):
+    path = make_video(tmp_path / "a.mkv", [gradient_frame(64, i, 48) for i in range(5)])
+    write(path, path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG9/XXX/YYY"))
+    fails(path, "no decoder for its video codec, which it does not know", "ffmpeg -i a.mkv")
+    assert probe(path).streams[0].codec == "unknown"
+    data = bytearray(make_wav(tmp_path / "a.wav", np.zeros(16000, np.float32), 16000).read_bytes())
+    data[20:22] = b"\x77\x77"
+    fails(write(tmp_path / "b.wav", bytes(data)), "no decoder for its audio codec 0x7777", "ffmpeg -i b.wav")
 
 
 def test_a_time_outside_the_clip(clip):

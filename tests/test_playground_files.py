@@ -24,7 +24,7 @@ from anymodal.playground.files import (
 from anymodal.playground.render import render_frames, render_imu
 from anymodal.playground.sound import render_audio
 from anymodal.playground.truth import scene_from_json, scene_to_json
-from anymodal.playground.world import SPLITS
+from anymodal.playground.world import HELD_OUT_PAIRS, SPLITS
 
 SEED, SECONDS = 3, 2.0
 
@@ -182,6 +182,22 @@ def test_splits_and_seeds_share_no_clip():
     scenes = [json.dumps(scene_to_json(clip_scene(split, seed, index, 8)))
               for split in SPLITS for seed in (0, 1) for index in range(5)]
     assert len(set(scenes)) == len(scenes)
+
+
+@pytest.mark.parametrize("seconds", [None, 1.0, 8.0])
+def test_at_least_half_of_any_clips_have_three_or_more_objects(seconds):
+    drawn = []
+    for seed in range(60):
+        counts = [len(clip_scene("test", seed, i, seconds).things) for i in range(20)]
+        assert all(2 * sum(c >= 3 for c in counts[:n]) >= n for n in range(2, 21)), seed
+        drawn += counts
+    assert np.bincount(drawn, minlength=6)[1:].min() > 0.03 * len(drawn) and max(drawn) <= 5
+    assert np.mean([c >= 3 for c in drawn]) < 0.65  # questions about few stay as frequent
+
+
+def test_clips_of_pairs_never_trained_on_have_one_whatever_their_number():
+    for i in range(20):
+        assert set().union(*(t.names() for t in clip_scene("compositional", 7, i, 8).things)) & HELD_OUT_PAIRS, i
 
 
 def test_wordings_can_be_held_out():

@@ -60,6 +60,8 @@ def test_the_model_runs_where_it_is_told_to(cli, clip, random_model, tmp_path, d
 def test_nothing_to_watch(cli):
     ran = cli("watch")
     assert ran.code == 2 and "nothing to watch" in ran.error
+    ran = cli("watch", "--log", "session.db", "--imu", "a.csv")
+    assert ran.code == 2 and "no clip that a.csv could be beside" in ran.error
 
 
 def test_forget_keeps_other_files(cli, clip):

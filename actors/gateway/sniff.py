@@ -207,7 +207,7 @@ def _look(path: Path, most_s: float) -> Sniffed:
             raise box.no_codec_error(path, stream)
         name = container.format.name
         end_s, frames = _read(container, [s for s in (seen, audio) if s is not None], most_s)
-        kind = AUDIO if seen is None else IMAGE if name in box.IMAGE_FORMATS or picture is not None else VIDEO
+        kind = AUDIO if seen is None else IMAGE if box.is_picture(container) or picture is not None else VIDEO
         size = (seen.codec_context.width, seen.codec_context.height) if seen is not None else (0, 0)
         if seen is not None and not frames:
             raise MediaError("it has no frame", fix="copy or export it again")

@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.text import Text
 
 from anymodal.commands.options import AsJson, Device, Dtype, Imu, Model, Sidecar
-from anymodal.errors import InputError, MediaError, MissingExtraError, need
+from anymodal.errors import InputError, MediaError, MissingExtraError, nearest, need
 from anymodal.session.sqlite_file import is_log
 from anymodal.types import Answer, Delta
 
 NO_MEDIA = "-"
+SENSES = ("video", "audio", "imu", "depth", "thermal")  # the usual ones; a bundle may have others
 RUNTIMES = "anymodal.runtimes"  # entry points: name -> connect(address, model) -> a context manager with `stream`
 
 
@@ -46,6 +47,9 @@ def ask(
         list[str] | None,
         typer.Option(metavar="NAME", help="Refuse a clip without this: video, audio or a sensor. Repeatable."),
     ] = None,
+    rate: Annotated[
+        float | None, typer.Option(metavar="HZ", help="Images a second of a folder of images; 25 without it.")
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="Answer on the running cluster at this address instead of in this process.")
     ] = None,
@@ -64,18 +68,22 @@ def ask(
 
         anymodal ask clip.mp4 "how did the camera move?" --imu clip.imu.csv --json
 
+        anymodal ask frames/ "what happened?" --rate 2
+
         anymodal ask - "what can you do?"
     """
     sidecars = parse_sidecars(sidecar or [], imu)
     given = None if media == NO_MEDIA else media
     of_log = given is not None and is_log(Path(given))
-    if of_log and (address or sidecars or require):
+    if of_log and (address or sidecars or require or rate is not None):
         raise InputError(f"{given} is a session's log: it is asked as it is",
-                         fix="leave --address, --sidecar, --imu and --require out")
+                         fix="leave --address, --sidecar, --imu, --require and --rate out")
+    if rate is not None and not (given and Path(given).is_dir()):
+        raise InputError(f"--rate {rate:g}: {given or 'no media'} is no folder of images", fix="leave --rate out")
     check_required(given, require or [], sidecars)
     with connect(address, model) if address else nullcontext(load(model, device, dtype)) as answerer:
         stream = (ask_log(answerer, given, questions, at) if of_log
-                  else answerer.stream(given, questions, at_s=at, sidecars=sidecars))
+                  else answerer.stream(given, questions, at_s=at, sidecars=sidecars, folder_rate_hz=rate))
         if as_json:
             write_json(stream, {"media": given, "model": model, **({} if at is None else {"at_s": at})})
         else:
@@ -117,8 +125,10 @@ def check_required(media: str | None, required: list[str], sidecars: dict[str, s
     for modality in required:
         if modality not in there:
             lost = next((f": no decoder for {s.codec}" for s in info.streams if s.modality == modality), "")
+            hint = "" if modality in SENSES else nearest(modality, {*SENSES, *there})
             raise MediaError(f"{media} has no usable {modality}{lost}, only {', '.join(sorted(there)) or 'nothing'}",
-                             fix=f"give a clip with {modality}, or leave --require {modality} out")
+                             fix=hint if hint.startswith("did you mean") else
+                             f"give a clip with {modality}, or leave --require {modality} out")
 
 
 def load(model: str, device: str = "cpu", dtype: str = "float32") -> Any:

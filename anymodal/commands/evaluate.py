@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from anymodal.commands.progress import bar, bars
-from anymodal.errors import need
+from anymodal.errors import check_writable, need
 
 
 def evaluate(
@@ -34,10 +34,16 @@ def evaluate(
     """
     need("torch", extra="run")
     need("av", extra="run")
-    from anymodal.training.evaluate import run_eval
+    from anymodal.training.evaluate import run_eval, write_json
     from anymodal.training.report import show_report
 
+    if json_path:
+        check_writable(json_path)
     with bars() as progress:
-        report = run_eval(bundle, seed=seed, count=count, seconds=seconds, controls=controls, folder=keep,
-                          json_path=json_path, show=False, progress=bar(progress, "clips"))
+        show = bar(progress, "clips")
+        report = run_eval(
+            bundle, seed=seed, count=count, seconds=seconds, controls=controls, folder=keep, show=False,
+            progress=lambda done, clips: show(done, clips, f"({clips - count} of pairs of words never trained on)"))
     show_report(report)
+    if json_path:
+        write_json(report, json_path)

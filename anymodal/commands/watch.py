@@ -50,10 +50,14 @@ def watch(
     """
     if media is None and log is None:
         raise InputError("there is nothing to watch", fix="give a clip, or --log with a session to go on with")
+    sidecars = parse_sidecars(sidecar or [], imu)
+    if media is None and sidecars:
+        raise InputError(f"there is no clip that {', '.join(sidecars.values())} could be beside",
+                         fix="leave --sidecar and --imu out: the log knows what it was watching")
     asked = sorted(map(parse_timed, ask or []), key=lambda pair: pair[0])
     agent = load(model, device)
     with agent.reopen(log) if log is not None and log.exists() else agent.open(log=log) as session:
-        session.feed(media, sidecars=parse_sidecars(sidecar or [], imu))
+        session.feed(media, sidecars=sidecars)
         pieces = _answers(session, asked)
         if as_json:
             write_json(pieces, {"media": media, "model": model, "log": None if log is None else str(log)})

@@ -50,7 +50,11 @@ class TextTokenizer:
 
         if not path.is_file():
             raise WeightsError(f"no tokenizer at {path}", fix="reinstall, or train the bundle from its first stage")
-        self.model = Tokenizer.from_file(str(path))
+        try:
+            self.model = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises nothing more special
+            raise WeightsError(f"{path} is damaged: {' '.join(str(error).split()):.200}",
+                               fix="copy it whole, reinstall, or train the bundle from its first stage") from error
         self.model.encode_special_tokens = True  # "<eos>" typed by a user is text
         self.vocab = self.model.get_vocab_size()
         for name, number in ((n, i) for i, n in enumerate(_ALL)):

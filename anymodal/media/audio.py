@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from anymodal.errors import MediaError
-from anymodal.media.container import av, declared_s, no_codec_error, only, open_container, pick_stream
+from anymodal.media.container import av, declared_s, no_codec_error, only, open_container, pick_stream, wav_s
 from anymodal.media.spec import AUDIO, ceil_index
 
 RESYNC_S = Fraction(1, 50)
@@ -40,7 +40,7 @@ class AudioReader:
         self._open()
         if self._first is not None:
             self.start = _time(self._first)
-        self.declared_s = declared_s(self._stream)
+        self.declared_s = wav_s(path) if self._container.format.name == "wav" else declared_s(self._stream)
 
     def _open(self) -> None:
         self.close()

@@ -18,6 +18,10 @@ READ_TIMEOUT_S = 20.0
 MOST_PIXELS = 2**27  # of a frame: what a small file claims to be, at its start or midway, must not take all memory
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .bmp .webp .tif .tiff .ppm .pgm .pbm .qoi".split())
 IMAGE_FORMATS = frozenset("bmp_pipe jpeg_pipe pbm_pipe pgm_pipe png_pipe ppm_pipe qoi_pipe tiff_pipe webp_pipe".split())
+IMAGE_BRANDS = frozenset("avif heic heix mif1".split())  # of a file in boxes, as mp4 is, that holds one picture
+UNTOLD = 2**31 - 2**16  # bytes: from here on what a WAV says is what programs write that do not know yet
+MOST_CHUNKS = 1000  # of a WAV's header
+UNKNOWN = "unknown"  # a codec that the file does not name either
 HEADER_ONLY = ("matroska", "flv")  # formats with a duration in the file's header alone
 
 # Demuxers that would take any text or bytes for media, follow a list to other files, or read a file name as a
@@ -26,6 +30,10 @@ _REFUSED = frozenset(
     "tty bin xbin adf idf ffmetadata concat hls dash sdp rtsp rtp sap imf lavfi image2 image2pipe alias_pix "
     "brender_pix webvtt srt ass rawvideo data".split()
 )
+
+# What a picture begins with, where FFmpeg would go by its name: `jpg` alone, or `a?.png`, makes it take image2.
+_PICTURES = {b"\xff\xd8\xff": "jpeg_pipe", b"\x89PNG\r\n\x1a\n": "png_pipe", b"BM": "bmp_pipe", b"II*\0": "tiff_pipe",
+             b"MM\0*": "tiff_pipe", b"GIF8": "gif", b"P5": "pgm_pipe", b"P6": "ppm_pipe", b"qoif": "qoi_pipe"}
 
 
 @functools.cache
@@ -42,9 +50,13 @@ def is_image(path: Path) -> bool:
     """Is a file one picture? Raises MediaError for one that cannot be opened."""
     container = open_container(path)
     try:
-        return container.format.name in IMAGE_FORMATS
+        return is_picture(container)
     finally:
         container.close()
+
+
+def is_picture(container: Any) -> bool:
+    return container.format.name in IMAGE_FORMATS or container.metadata.get("major_brand") in IMAGE_BRANDS
 
 
 def image_folder(path: Path) -> list[Path]:
@@ -76,10 +88,13 @@ def check_file(path: Path) -> None:
 def open_container(path: Path) -> Any:
     """Open a local media file with PyAV. The caller closes it. Raises MediaError."""
     check_file(path)
-    options = {"format_whitelist": _format_whitelist(), "protocol_whitelist": "file"}
     try:
-        timeouts_s = (OPEN_TIMEOUT_S, READ_TIMEOUT_S)
-        container = av.open(str(path), options=options, timeout=timeouts_s, metadata_errors="ignore")
+        try:
+            container = _open(path)
+        except av.error.ArgumentError:
+            if (picture := _picture_format(path)) is None:
+                raise
+            container = _open(path, picture)
     except PermissionError as error:
         raise MediaError(f"{path} cannot be read: permission denied", fix="check the file's permissions") from error
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -88,6 +103,22 @@ def open_container(path: Path) -> Any:
         container.close()
         raise MediaError(f"{path} ({container.format.name}) has no video and no audio stream", fix="give a media file")
     return container
+
+
+def _open(path: Path, name: str | None = None) -> Any:
+    """By the format of that name; without one FFmpeg finds it, and one that is refused is an ArgumentError."""
+    options = {"format_whitelist": _format_whitelist(), "protocol_whitelist": "file"}
+    timeouts_s = (OPEN_TIMEOUT_S, READ_TIMEOUT_S)
+    return av.open(str(path), format=name, options=options, timeout=timeouts_s, metadata_errors="ignore")
+
+
+def _picture_format(path: Path) -> str | None:
+    """The format of a picture by how it begins."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        return "webp_pipe"
+    return next((name for begins, name in _PICTURES.items() if head.startswith(begins)), None)
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -140,12 +171,13 @@ def codec_name(path: Path, stream: Any) -> str:
     finally:
         av.logging.set_level(level)
         av.logging.set_skip_repeated(skips)
-    pattern = re.compile(rf"stream {stream.index} \(\w+: (\w+)(?: \((\S+) /)?")
-    for *_, text in lines:
+    pattern = re.compile(rf"stream {stream.index} \(\w+: (\w+)(?: \((\S+) / (\w+))?")
+    for *_, text in reversed(lines):  # the first may repeat one of another file
         if match := pattern.search(text):
-            name, tag = match.groups()
-            return f"{name} ({tag})" if tag and name != "none" else tag or name
-    return "unknown"
+            name, tag, number = match.groups()
+            tag = tag if tag is None or tag.isalnum() else number
+            return f"{name} ({tag})" if tag and name != "none" else tag or UNKNOWN
+    return UNKNOWN
 
 
 def declared_s(stream: Any | None) -> float | None:
@@ -160,6 +192,25 @@ def container_s(container: Any) -> float | None:
     return container.duration / av.time_base if says and not tells else None
 
 
+def wav_s(path: Path) -> float | None:
+    """How long the header of a WAV that is cut short says it was, in seconds: FFmpeg tells what is left. Else None."""
+    rate = size = 0  # bytes a second; bytes of sound
+    with path.open("rb") as file:
+        file.seek(12)
+        for _ in range(MOST_CHUNKS):
+            name, length = file.read(4), int.from_bytes(file.read(4), "little")
+            if name == b"data":
+                size = size or (length if length < UNTOLD else 0)
+                return size / rate if rate and size > path.stat().st_size - file.tell() else None
+            head = file.read(min(length, 16))
+            if name == b"fmt ":
+                rate = int.from_bytes(head[8:12], "little")
+            elif name == b"ds64":  # of an RF64, where 32 bits are too few
+                size = int.from_bytes(head[8:16], "little") % (2**64 - 1)
+            file.seek(length - len(head) + length % 2, 1)
+    return None
+
+
 def only(container: Any, stream: Any) -> None:
     """Let the demuxer skip every other stream."""
     for other in container.streams:
@@ -168,8 +219,9 @@ def only(container: Any, stream: Any) -> None:
 
 
 def no_codec_error(path: Path, stream: Any) -> MediaError:
-    kind = VIDEO if stream.type == VIDEO else AUDIO
+    kind, name = VIDEO if stream.type == VIDEO else AUDIO, codec_name(path, stream)
+    codec = f"codec {name}" if name != UNKNOWN else "codec, which it does not know"
     return MediaError(
-        f"{path}: FFmpeg has no decoder for its {kind} codec {codec_name(path, stream)}",
+        f"{path}: FFmpeg has no decoder for its {kind} {codec}",
         fix=f"convert it first, e.g. ffmpeg -i {path.name} -c:v libx264 -c:a aac out.mp4",
     )

@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from anymodal.errors import InputError
 from anymodal.media import container as box
 from anymodal.media.container import av
 from anymodal.media.fetch import local_file
@@ -13,6 +14,7 @@ from anymodal.media.sidecar import find_sidecars
 from anymodal.media.spec import AUDIO, VIDEO, MediaInfo, StreamInfo
 
 FOLDER_RATE_HZ = 25  # an image folder is a video of this rate unless another is given
+MOST_FOLDER_RATE_HZ = 1000
 
 
 def probe(path: str | Path, *, exact_duration: bool = False, folder_rate_hz: float = FOLDER_RATE_HZ) -> MediaInfo:
@@ -20,6 +22,7 @@ def probe(path: str | Path, *, exact_duration: bool = False, folder_rate_hz: flo
 
     `exact_duration` reads every packet's time instead of believing the header. Raises MediaError.
     """
+    check_rate(folder_rate_hz)
     with local_file(path) as local:
         sidecars = {modality: str(found) for modality, found in find_sidecars(local).items()}
         if local.is_dir():
@@ -30,10 +33,17 @@ def probe(path: str | Path, *, exact_duration: bool = False, folder_rate_hz: flo
             duration_s = None if exact_duration else _declared_duration_s(container, streams)
             if duration_s is None:
                 duration_s = _packet_duration_s(container) or _decoded_duration_s(local, streams)
-            is_image = container.format.name in box.IMAGE_FORMATS
+            is_image = box.is_picture(container)
             return MediaInfo(str(path), container.format.name, duration_s, streams, is_image, False, sidecars)
         finally:
             container.close()
+
+
+def check_rate(folder_rate_hz: float) -> None:
+    """Raise InputError for what is no rate of images."""
+    if not 0 < folder_rate_hz <= MOST_FOLDER_RATE_HZ:
+        raise InputError(f"a folder of images cannot have {folder_rate_hz:g} of them a second",
+                         fix=f"give a rate above 0, up to {MOST_FOLDER_RATE_HZ}")
 
 
 def _folder_info(folder: Path, sidecars: dict[str, str], rate_hz: float) -> MediaInfo:

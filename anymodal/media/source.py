@@ -20,7 +20,7 @@ from anymodal.media.audio import AudioReader
 from anymodal.media.container import container_s, image_folder, no_codec_error, open_container, pick_stream
 from anymodal.media.fetch import local_file
 from anymodal.media.folder import FolderReader, Stills
-from anymodal.media.info import FOLDER_RATE_HZ
+from anymodal.media.info import FOLDER_RATE_HZ, check_rate
 from anymodal.media.pictures import TIMESTAMPS, open_pictures
 from anymodal.media.sidecar import PICTURES, TABLES, find_sidecars, read_sidecar, resample
 from anymodal.media.spec import AUDIO, VIDEO, StreamSpec, exact
@@ -46,8 +46,10 @@ def open_media(
 
     `sidecars`: modality -> path, beside those found next to the clip. `require`: modalities that must be there.
     `video_stream`, `audio_stream`: the n-th stream of its kind instead of the first.
-    Packets in [start_s, end_s) of the media clock, roughly in order of time. Raises MediaError, SidecarError.
+    `folder_rate_hz`: images a second of folders whose pictures have no times.
+    Packets in [start_s, end_s) of the media clock, roughly in order of time. Raises MediaError, SidecarError, InputError.
     """
+    check_rate(folder_rate_hz)
     return MediaSource(
         path, dict(specs), dict(sidecars or {}), exact(start_s), None if end_s is None else exact(end_s),
         tuple(require), {VIDEO: video_stream, AUDIO: audio_stream}, exact(folder_rate_hz),

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from anymodal.errors import InputError, SidecarError
-from anymodal.media.container import IMAGE_FORMATS, av, declared_s, no_codec_error, only, open_container, pick_stream
+from anymodal.media.container import av, declared_s, is_picture, no_codec_error, only, open_container, pick_stream
 from anymodal.media.levels import Level, scaled, to_levels
 from anymodal.media.spec import VIDEO, ceil_index
 from anymodal.threads import usable_cores
@@ -69,8 +69,8 @@ class VideoReader:
             raise no_codec_error(self.path, self._stream)
         only(self._container, self._stream)
         self._stream.thread_type = "AUTO"
-        is_picture = self._container.format.name in IMAGE_FORMATS
-        self._stream.codec_context.thread_count = 1 if is_picture else min(THREADS_A_CORE * usable_cores(), MOST_THREADS)
+        threads = 1 if is_picture(self._container) else min(THREADS_A_CORE * usable_cores(), MOST_THREADS)
+        self._stream.codec_context.thread_count = threads
         self._counted = 0
         self._unordered: list[int] | None = [] if self._container.format.name == "avi" else None
         self._frames = self._decode()
@@ -321,6 +321,16 @@ def gray_levels(path: Path, frame: Any, size_px: int | None, level: Level | None
 
 GRAY = re.compile(r"gray(9|10|12|14|16|f32)[lb]e")
 _BILINEAR = av.video.reformatter.Interpolation.BILINEAR
+
+
+def _unnamed(kind: type, value: int) -> Any:
+    """A kind of side data that FFmpeg has and PyAV has no name for: without one it lists none of the frame's."""
+    member = object.__new__(kind)
+    member._name_, member._value_ = f"UNNAMED_{value}", value
+    return member
+
+
+av.sidedata.sidedata.Type._missing_ = classmethod(_unnamed)  # EXIF is one; the display matrix is beside it
 
 
 def display_matrix(frame: Any) -> np.ndarray | None:

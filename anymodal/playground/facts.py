@@ -53,7 +53,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A question before it is worded.
+    """A question before it is worded. accept: other right wordings of the answer; each is kept once.
 
     telling: its answer is not what most other moments would say, so that only the right moment gives it.
     """
@@ -65,6 +65,9 @@ class Fact:
     evidence: tuple[Evidence, ...] = ()
     telling: bool = False
     steps: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "accept", tuple(dict.fromkeys(a for a in self.accept if a != self.answer)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def _order(truth: Truth) -> Iterator[Fact]:
 
 def _sounds(truth: Truth) -> Iterator[Fact]:
     sounds = truth.scene.sounds
-    heard = [(s, (s.kind, f"the {s.kind}", f"a {s.pitch} {s.kind}")) for s in sounds]
+    heard = [(s, (s.kind, f"the {s.kind}", A_SOUND[s.kind].replace(s.kind, f"{s.pitch} {s.kind}"))) for s in sounds]
     if not sounds:
         whole = truth.span(0.0, truth.scene.duration_s, "audio")
         yield Fact("sound_what", {}, "silence", ("nothing", "no sound"), whole)
@@ -242,12 +242,13 @@ def unanswerable(truth: Truth) -> Iterator[Fact]:
         yield Fact("color", {"obj": rng.choice(SHAPES)}, CANNOT_TELL)
         yield Fact("count", {"objs": "objects"}, CANNOT_TELL)
     heard = {s.kind for s in truth.scene.sounds} if "audio" in truth.present else set()
-    sound = rng.choice([s for s in SOUNDS if s not in heard])
-    h = truth.sound(sound, 0.0)
-    name = "click train" if sound == "clicks" else sound
-    yield Fact("sound_when", {"sound": name, "past": h.past, "base": h.base, "ing": h.ing}, CANNOT_TELL)
-    if sound in PITCHED:
-        yield Fact("pitch", {"sound": name}, CANNOT_TELL)
+    if unheard := [s for s in SOUNDS if s not in heard]:
+        sound = rng.choice(unheard)
+        h = truth.sound(sound, 0.0)
+        name = "click train" if sound == "clicks" else sound
+        yield Fact("sound_when", {"sound": name, "past": h.past, "base": h.base, "ing": h.ing}, CANNOT_TELL)
+        if sound in PITCHED:
+            yield Fact("pitch", {"sound": name}, CANNOT_TELL)
     if "audio" not in truth.present:
         yield Fact("sound_what", {}, CANNOT_TELL)
     moved = {m.kind for m in truth.scene.motions} if "imu" in truth.present else set()

@@ -46,7 +46,8 @@ def _count(truth: Truth) -> Iterator[Fact]:
     zeros = [row for row in found if not row[1]]
     for name, counted in [row for row in found if row[1]] + truth.rng.sample(zeros, min(1, len(zeros))):
         number = len(counted)
-        yield Fact("count", {"objs": name}, str(number), (NUMBERS[number], f"there are {number}"), whole,
+        accept = (NUMBERS[number], f"there {'is' if number == 1 else 'are'} {number}")
+        yield Fact("count", {"objs": name}, str(number), accept, whole,
                    steps=(listed(counted),))
 
 

@@ -28,6 +28,7 @@ BACKGROUNDS = ("plain", "gradient", "texture", "noise")
 # Colour and shape pairs never drawn for training: the compositional test is made of them.
 HELD_OUT_PAIRS = frozenset({("purple", "star"), ("green", "ring"), ("orange", "square"),
                             ("blue", "cross"), ("pink", "triangle"), ("white", "circle")})
+SHARES = (0.22, 0.22, 0.28, 0.2, 0.08)  # of the scenes, by how many objects they have
 SPLITS = {"train": 11, "val": 23, "test": 37, "demo": 53, "compositional": 71}
 
 
@@ -108,14 +109,18 @@ def rng_for(split: str, seed: int, index: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([SPLITS[split], seed, index]))
 
 
-def make_scene(split: str, seed: int, index: int, *, seconds: float | None = None, things: int | None = None) -> Scene:
-    """Draw a scene. `seconds`: one length, else 4 to 30 s. `things`: that many objects, else 1 to 5."""
+def make_scene(split: str, seed: int, index: int, *, seconds: float | None = None, things: int | None = None,
+               counts: tuple[int, ...] = (1, 2, 3, 4, 5), least: int = 0) -> Scene:
+    """Draw a scene. `seconds`: one length, else 4 to 30 s. `things`: up to that many objects, else up to one of `counts`,
+    by `SHARES`; they are placed anew until there are `least`."""
     rng = rng_for(split, seed, index)
     duration_s = float(seconds) if seconds else float(rng.integers(4, 31))
     aspect = float(rng.choice([4 / 3, 4 / 3, 16 / 9, 1.0, 3 / 4]))
-    count = things or int(rng.choice([1, 2, 3, 4, 5], p=[0.22, 0.22, 0.28, 0.2, 0.08]))
+    count = things or int(rng.choice(counts, p=SHARES))
     wanted = [tuple(sorted(HELD_OUT_PAIRS)[rng.integers(len(HELD_OUT_PAIRS))])] if split == "compositional" else []
     found = _draw_things(rng, duration_s, aspect, count, wanted)
+    while len(found) < least:
+        found = _draw_things(rng, duration_s, aspect, count, wanted)
     return Scene(duration_s, aspect, found, _draw_sounds(rng, duration_s), _draw_motions(rng, duration_s),
                  str(rng.choice(BACKGROUNDS)), int(rng.integers(2**31)))
 

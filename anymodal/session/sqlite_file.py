@@ -58,6 +58,8 @@ def version(db: sqlite3.Connection) -> int:
 
 def is_log(path: Path) -> bool:
     """Does a file's header say that it is a session's log?"""
+    if not path.is_file():  # to open a pipe waits for a writer
+        return False
     try:
         with path.open("rb") as file:
             header = file.read(100)

@@ -13,12 +13,14 @@ IMAGE = "image"  # a picture, for models that lay it out in another way than a v
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Media to watch as one session: a path, an address, or None for no media. `at_s`: only what had ended by then."""
+    """Media to watch as one session: a path, an address, or None for no media. `at_s`: only what had ended by then.
+    `folder_rate_hz`: of a folder of images, None the usual one."""
 
     session: str
     media: str | None
     at_s: float | None = None
     sidecars: Mapping[str, str] = field(default_factory=dict)
+    folder_rate_hz: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

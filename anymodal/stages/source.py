@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 
 from anymodal.config import BundleSpec
-from anymodal.errors import QuestionError
+from anymodal.errors import QuestionError, SidecarError
 from anymodal.media import read_windows
 from anymodal.stages.items import Clip
 from anymodal.types import Window
@@ -30,8 +30,12 @@ class Source:
             if clip.at_s is not None:
                 raise QuestionError(f"cannot answer as of {clip.at_s:g} s: there is no media",
                                     fix="give a clip, or leave the time out")
+            if clip.sidecars:
+                raise SidecarError(f"there is no media that {', '.join(clip.sidecars.values())} could be beside",
+                                   fix="give a clip, or leave the sidecar out")
             return
-        with read_windows(clip.media, self.spec, clip.at_s, sidecars=clip.sidecars) as reader:
+        options = {} if clip.folder_rate_hz is None else {"folder_rate_hz": clip.folder_rate_hz}
+        with read_windows(clip.media, self.spec, clip.at_s, sidecars=clip.sidecars, **options) as reader:
             yield from reader
             for warning in reader.warnings:
                 if warnings is None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from anymodal.agent import Agent, load
-from anymodal.errors import InputError, OutputError, nearest
+from anymodal.errors import InputError, OutputError, check_writable, nearest
 from anymodal.language.mind import MindState
 from anymodal.media import read_windows
 from anymodal.playground.files import USUAL, clip_truth, in_threads, load_truth, render_clip, senses_of
@@ -97,6 +97,8 @@ def run_eval(
         raise InputError(f"unknown split {split!r}", fix=nearest(split, SPLITS))
     if count < 1:
         raise InputError(f"cannot evaluate on {count} clips", fix="give a count of 1 or more")
+    if json_path:
+        check_writable(Path(json_path))
     agent = bundle if isinstance(bundle, Agent) else load(bundle)
     extra = min(COMPOSITIONAL_CLIPS, max(1, count // 5)) if compositional and split != "compositional" else 0
     controlled = min(count, CONTROL_CLIPS if control_count is None else control_count) if controls else 0
@@ -119,10 +121,10 @@ def run_eval(
         "bundle": agent.spec.name, "split": split, "seed": seed, "clips": count, "clip_seconds": seconds,
         "path": "tensors" if direct else "mp4", "control_clips": controlled})
     report["speed"]["total_s"] = time.perf_counter() - began_s
-    if json_path:
-        write_json(report, Path(json_path))
     if show:
         show_report(report)
+    if json_path:
+        write_json(report, Path(json_path))
     return report
 
 
