@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 
 from anymodal.language.layout import Reader
+from anymodal.language.options import barring, only
 from anymodal.language.past import NEWEST, Past, chosen
 from anymodal.language.pointer import Pointer, Pointing
 from anymodal.language.prompt import window_label
 from anymodal.language.relied import SpanWriter, relied, spans
 from anymodal.language.rows import Places, Rows
 from anymodal.language.shown import THERE
-from anymodal.language.tokenizer import ENDS, EOS, moment_in
+from anymodal.language.telling import Teller, Told
+from anymodal.language.tokenizer import ANSWER, ENDS, EOS, NOTE, moment_in
 from anymodal.memory import Span, named, whole_at
 from anymodal.session.log import Turn
 from anymodal.stages.items import Percept
@@ -38,7 +40,8 @@ class Asked:
     """A question as a fork begins with it, `rows`, over the entries `seen`; windows that are `shown` in it once more, by
     number; and what was `said` since, which its next rows go on with. `windows`: those that `pointing` goes by; `spans`:
     what evidence may say. `decline`: the token that declines to answer, and what its score gains where an answer begins.
-    `relied`: what an answer relies on, where tokens tell that as its text ends; nothing: the language model says it.
+    `told`: the answer, where tokens tell it whole. `blind`: all that an answer may begin with, where nothing was seen of
+    what is asked. `relied`: what an answer relies on, where tokens tell that as its text ends; else its model does.
     """
 
     rows: Rows
@@ -48,14 +51,25 @@ class Asked:
     windows: Sequence[Span]
     spans: SpanWriter | None = None
     pointing: Pointing | None = None
+    told: Told | None = None
+    blind: Sequence[int] = ()
     decline: tuple[int, float] | None = None
     relied: tuple[Evidence, ...] = ()
     said: list[int] = field(default_factory=list)
     begun: bool = False
+    _in_step: bool = field(default=False, init=False)
+    _texted: bool = field(default=False, init=False)  # the text has begun
 
     def weigh(self, scores: Tensor) -> Tensor:
         """Log-probabilities of the next token, with what soft tokens say."""
+        if self.told is not None:
+            self.relied = spans(self.told.runs, self.windows)
+            return self.told.weigh(scores)
+        if self.blind and not self.begun and scores[list(self.blind)].isfinite().any():
+            return only(scores, self.blind)
         scores = scores if self.pointing is None else self.pointing.weigh(scores)
+        if self.spans is not None and not (self._texted or self._in_step):
+            scores = barring(scores, ENDS)
         if self.spans is not None:
             scores = self.spans.weigh(scores)
         if self.begun:
@@ -81,6 +95,10 @@ class Asked:
     def say(self, token: int) -> None:
         self.begun = True
         self.said.append(token)
+        self._in_step = token == NOTE or self._in_step and token != ANSWER
+        self._texted = self._texted or not self._in_step and token != ANSWER
+        if self.told is not None:
+            self.told.push()
         if self.spans is not None:
             self.spans.push(token)
         if self.pointing is not None:
@@ -93,6 +111,7 @@ class Asker:
     def __init__(self, mind: Mind) -> None:
         self._mind, self._layout, self._finder, self._memory = mind, mind.layout, mind.finder, mind.spec.memory
         self.pointer = Pointer.of(mind.spec, mind.finder, mind.layout.tokenizer)
+        self._teller = None if self.pointer is None else Teller(self.pointer, mind.finder, mind.layout.tokenizer)
         outside = mind.spec.point.outside if mind.spec.point else ""
         self.outside = mind.layout.tokenizer.encode(outside)[0] if outside else None
 
@@ -114,12 +133,23 @@ class Asker:
         merged = max((k for k, e in enumerate(seen) if not e.whole), default=-1)
         pointing = self._point(question, windows, said, all_of_it, sum(k < merged for k in whole))
         known = None if self.outside is None else self._mind.calibration
+        told = None if self._teller is None or not all_of_it else self._teller(question, said)
+        blind = self._blind(question, [*seen, *shown])
         inside = pointing is not None and pointing.named.inside and pointing.seen > THERE
         decline = None if known is None or inside else (self.outside, known.outside)
         times = sorted({e.t0_s for e in (*seen, *shown)})
         labels = [window_label(self._layout.tokenizer, t0_s)[1:] for t0_s in times] if self._layout.spans else []
         return Asked(Rows.cat(rows), seen, places, {entry.first for entry in shown}, windows,
-                     SpanWriter(labels) if labels else None, pointing, decline)
+                     SpanWriter(labels) if labels else None, pointing, told, blind, decline)
+
+    def _blind(self, question: str, entries: Sequence[Span]) -> list[int]:
+        """What an answer begins with where no entry has a sense that it needs: that it cannot be told. Else nothing."""
+        if self.pointer is None or self.pointer.unseen is None:
+            return []
+        needs, senses = self.pointer.needs(question), {p.modality for e in entries for p in e.parts}
+        if needs:
+            return [] if needs <= senses else [self.pointer.unseen]
+        return [] if senses or self.outside is None else [self.pointer.unseen, self.outside]
 
     def _point(self, question: str, windows: Sequence[Span], said: Sequence[np.ndarray], all_of_it: bool,
                whole_from: int) -> Pointing | None:

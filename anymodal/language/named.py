@@ -27,9 +27,9 @@ _NTH = re.compile(r"\b(?:(first|earliest)|last|latest|final) (?:\w+ )?(?:sound|n
 _NOT_NTH = frozenset("""if whether or how long since few two three several second next but seconds minute minutes both all
     each""".split())  # more than that, or another one
 _ENDS = frozenset({"end", "ends", "ended", "stop", "stops", "stopped", "over"})
-_FILLERS = frozenset("""hey hi ok okay so well please just listen look can could you would tell me say know i want to wonder
+FILLERS = frozenset("""hey hi ok okay so well please just listen look can could you would tell me say know i want to wonder
     if whether at all ever in on the this that clip video picture scene screen off of edge there""".split())  # add nothing
-_EITHER = frozenset("""or a an is was it be call one does do did see has have there object thing shape item colour color
+EITHER = frozenset("""or a an is was it be call one does do did see has have there object thing shape item colour color
     size""".split())  # and these to "is it red or blue"
 _DOES, _ASKED = frozenset({"do", "does", "did"}), frozenset({"you", "i"})  # "what did the star do", not "do you see"
 
@@ -87,7 +87,7 @@ class Names:
         self._polar = re.compile(rf"(?:^|[,.;:!?] *|\b(?:if|whether) )(?:{openings})\b")
         asks, whatever = ("|".join(map(re.escape, texts)) or "(?!)" for texts in (point.whether, point.anything))
         self._anything = re.compile(rf"(?:(?:^|[,.;:!?] *)(?:{asks}) |\b(?:if|whether) (?:(?:{asks}) )?)(?:{whatever})\b")
-        self._usual = search.plain | _FILLERS | _EITHER | point.before | point.after | point.first | point.starts
+        self._usual = search.plain | FILLERS | EITHER | point.before | point.after | point.first | point.starts
         self._usual |= point.lasts | point.counts | point.unless | point.inside.union(*point.asks.values())
         self._becomes = finder.number(point.becomes) if point.becomes else None
         self._event = finder.kind.get(point.becomes, "")
@@ -150,6 +150,8 @@ class Names:
             after = fresh = False
         if thing and found and not found[-1].thing and found[-1].kind not in LONE:  # "the bouncing of the red star"
             found[-1], thing = replace(found[-1], thing=self._told_of(found[-1].kind, thing)), []
+        if not (found or thing or numbers) and asked in LONE + ("way",) and asked in self._values and self._whatever(text):
+            found.append(Happening(asked, tuple(self._values[asked])))  # "is anything moving?", "did you hear anything?"
         heard = bool(thing) and not found and self._heard(asked, text)
         if asked in self._values and thing and not found and (heard or asked not in LONE):
             if asked != self._point.changing:
@@ -193,7 +195,7 @@ class Names:
         if len(two) != 1 or len(two[0]) != 2 or len(kinds) < 2 or words.count("or") != 1 or _NUMBER.search(text):
             return ()
         others = (word for word in words if self._finder.known(word) not in thing)
-        return tuple(two[0]) if _FILLERS.issuperset(set(others) - _EITHER) else ()
+        return tuple(two[0]) if FILLERS.issuperset(set(others) - EITHER) else ()
 
     def _heard(self, asked: str, text: str) -> bool:
         """Is it asked what is heard, of which an answer may be that it is nothing?"""
@@ -206,12 +208,21 @@ class Names:
 
     def _of_anything(self, text: str, found: Sequence[Happening]) -> bool:
         """Is it asked whether anything does what is named: "did anything bounce", and nothing more?"""
+        if len(found) == 1 and len(found[0].words) == len(self._values[found[0].kind]) and self._whatever(text):
+            return not found[0].thing
         if len(found) != 1 or found[0].kind != self._event or found[0].thing or len(found[0].words) != 1:
             return False
         if not self._anything.search(text) or _FURTHER.search(text) or _NUMBER.search(text):
             return False
         others = _WORD.findall(self._anything.sub(" ", text, count=1))
-        return _FILLERS.issuperset(word for word in others if self._finder.known(word) not in found[0].words[0])
+        return FILLERS.issuperset(word for word in others if self._finder.known(word) not in found[0].words[0])
+
+    def _whatever(self, text: str) -> bool:
+        """Is it asked whether there is any of a kind, and nothing more?"""
+        if not self._anything.search(text) or _FURTHER.search(text) or _NUMBER.search(text):
+            return False
+        kinds = frozenset().union(*self._point.asks.values())
+        return (FILLERS | EITHER | kinds).issuperset(_WORD.findall(self._anything.sub(" ", text, count=1)))
 
     def _noun(self, before: str) -> bool:
         """Whether a word behind this one is a sound's or a motion's name."""

@@ -40,6 +40,11 @@ def only(scores: Tensor, tokens: Iterable[int | None]) -> Tensor:
     return torch.log_softmax(scores + weights, -1)
 
 
+def barring(scores: Tensor, tokens: Iterable[int]) -> Tensor:
+    """Log-probabilities where none of these tokens may follow."""
+    return torch.log_softmax(scores.index_fill(0, torch.tensor([*tokens], device=scores.device), -torch.inf), -1)
+
+
 def weighed(scores: Tensor, options: Options, begun: tuple[int, ...] = ()) -> Tensor:
     """The probability that the options' next tokens have together, shared among them anew."""
     chances: dict[int, float] = {}

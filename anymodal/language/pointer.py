@@ -24,7 +24,7 @@ from anymodal.language.finder import Finder
 from anymodal.language.listing import Listing, Turns, chances
 from anymodal.language.named import LONE, THING, Named, Names
 from anymodal.language.options import LEAST, Options, end_of, ends, follows, only, times_in, weighed
-from anymodal.language.shown import THERE, Change, both, lasting
+from anymodal.language.shown import THERE, Change, both, lasting, windows
 from anymodal.language.tokenizer import ANSWER, ENDS, EVIDENCE, NOTE, TextTokenizer
 from anymodal.language.word_reader import NOTHING
 
@@ -48,7 +48,8 @@ class Pointer:
         said = {kind: {id_ for ids in table for id_ in ids} for kind, table in self.kinds.items()}
         self.rivals = {k: [o for o in said if o != k and said[o] & said[k]] for k in said}  # that say the same words
         self.asks, self.lists = frozenset(point.asks), frozenset(spec.search.tells)
-        self._unless = point.unless
+        self._unless, self._hears = point.unless, point.asks.get(LONE[0], frozenset())
+        self.happens = next((kind for kind in point.kinds if point.becomes in words[kind]), "")
         self._senses = {kind: sense for sense in reversed(spec.search.phrases) for group in spec.search.groups(sense)
                         for phrase in group for kind in _FIELD.findall(phrase)}
         self.begins = [finder.number(point.begins)] if point.begins else []
@@ -90,11 +91,15 @@ class Pointer:
         named = self._names.of(question)
         if not said or not (named.happenings or named.thing or named.counts):
             return None
-        alike = np.zeros((len(said), max(map(len, said)), said[0].shape[-1]), np.float32)
-        for window, tokens in zip(alike, said, strict=True):
-            window[: len(tokens)] = tokens
         plain = not _DIGIT.search(question) and self._unless.isdisjoint(_WORD.findall(question.lower()))
-        return Pointing(self, named, list(labels), alike, all_of_it, plain, whole_from)
+        return Pointing(self, named, list(labels), windows(said), all_of_it, plain, whole_from)
+
+    def needs(self, question: str) -> set[str]:
+        """The senses without which it cannot be told what a question names."""
+        named = self._names.of(question)
+        heard = not self._hears.isdisjoint(_WORD.findall(question.lower()))
+        kinds = [h.kind for h in named.happenings] + [THING[0]] * bool(named.thing) + [LONE[0]] * heard
+        return {self.sense([kind]) for kind in kinds}
 
 
 @dataclass(slots=True)
@@ -143,7 +148,7 @@ class Pointing:
         if named.heard:
             self.when[0] = self.when[0] * self.there
         asked = [t.max() for t, h in zip(told, named.happenings, strict=True)
-                 if h.kind not in self.pointer.none or len(h.words) == 1]
+                 if named.anything or h.kind not in self.pointer.none or len(h.words) == 1]
         seen = float(min(self.there.max(), *asked, 1.0))
         self.seen = min(1 - LEAST, max(LEAST if self.all_of_it else 0.5, seen))
         if named.counts and self.pointer.things and self.all_of_it:

@@ -13,6 +13,14 @@ import numpy as np
 THERE = 0.5  # likelihood from which on a window shows a thing
 
 
+def windows(said: Sequence[np.ndarray]) -> np.ndarray:
+    """Of windows with several numbers of tokens: (K, N, V), nothing where there are none."""
+    alike = np.zeros((len(said), max(map(len, said)), said[0].shape[-1]), np.float32)
+    for window, tokens in zip(alike, said, strict=True):
+        window[: len(tokens)] = tokens
+    return alike
+
+
 def both(said: np.ndarray, words: Sequence[int], others: Sequence[int] = ()) -> np.ndarray:
     """How likely a token of each window says all of these words and none of the others: (K,) of (K, N, V)."""
     chances = said[..., list(words)].min(-1) if len(words) else np.ones(said.shape[:-1], np.float32)

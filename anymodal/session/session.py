@@ -26,6 +26,7 @@ from anymodal.media import read_windows
 from anymodal.memory import Compaction
 from anymodal.session.asking import Asking
 from anymodal.session.feeder import Arrived, Feeder, feed_of, in_batches
+from anymodal.session.follow_up import FollowUps
 from anymodal.session.intake import session_streams
 from anymodal.session.log import Feed, RuleEvent, SessionLog, Turn
 from anymodal.session.news import News, Seen
@@ -83,6 +84,7 @@ class Session:
                               stale_s=STALE_WINDOWS * bundle.spec.window_s if stale_s is None else stale_s,
                               idle_timeout_s=idle_timeout_s)
         phrases = Phrases(bundle.spec.search, lambda texts: bundle.joint_text(texts), self._mind.spelt)
+        self._follow_ups = FollowUps(bundle.spec.search)
         self.rules = Rules(session_log, lock=self._turns.taken, check=self._check_rule,
                            concerned=Sift(phrases, session_log).concerned)
         self._recent = Recent(bundle.spec)
@@ -223,11 +225,13 @@ class Session:
             last = state.memory.last_window if asking.at_s is None else self._last(asking.at_s)
             as_of_s = (last + 1) * self.spec.window_s
             turns = self._earlier(asking.dialogue, as_of_s)
+            question = self._follow_ups.meant(asking.question, turns, self.spec.window_s)
+            turns = turns if question == asking.question else []
             alone = self.spec.memory.past_windows
-            past = self._recall.past(asking.question, state.memory, last=last) if alone else []
-            recalled = [] if past else self._recall.lost(asking.question, state.memory, self._most_recalled, last=last)
-            recalled = [*self._pooled(asking.question, last), *recalled]
-            pieces = self._mind.answer(state, asking.question, at_s=as_of_s, turns=turns, recalled=recalled, past=past,
+            past = self._recall.past(question, state.memory, last=last) if alone else []
+            recalled = [] if past else self._recall.lost(question, state.memory, self._most_recalled, last=last)
+            recalled = [*self._pooled(question, last), *recalled]
+            pieces = self._mind.answer(state, question, at_s=as_of_s, turns=turns, recalled=recalled, past=past,
                                        beside=self._recall.beside(past, last=last), cancelled=asking.stopped)
             piece = next(pieces, None)
         waited_s = 0.0
@@ -241,8 +245,8 @@ class Session:
             return
         with self._turns.taken():
             self._check_open()
-            answer = replace(piece, ttft_s=waited_s or time.perf_counter() - asking.began_s, last_window=last,
-                             windows_missing=self.log.gaps(last), stale_s=asking.stale_s)
+            answer = replace(piece, question=asking.question, last_window=last, windows_missing=self.log.gaps(last),
+                             ttft_s=waited_s or time.perf_counter() - asking.began_s, stale_s=asking.stale_s)
             self._keep(Turn(last, as_of_s, answer.question, answer.text, answer.confidence, answer.evidence,
                             asking.dialogue or ""))
         yield answer
