@@ -279,14 +279,17 @@ def test_strange_windows_fit_the_bundle_and_differ(agent):
 
 
 def test_a_question_of_another_world_is_declined_as_readily_as_was_fitted(monkeypatch):
-    mind = load("tiny").bundle.mind
-    questions = ["What colour is the walrus?", "what colour is the star?", "When did the bell ring?"]
-    state, found = mind.open(), {}
+    agent = load("tiny")
+    mind, found = agent.bundle.mind, {}
+    questions = ["What colour is the walrus?", "what happens at 2 s?", "When did the bell ring?"]
+    state = watch(agent.perception, mind, scene_windows(clip_scene("val", 0, 2, 4.0), agent.spec))
     for gain in (0.0, 4.0, 60.0):
         monkeypatch.setattr(mind, "calibration", Calibration(outside=gain))
         found[gain] = mind.strangeness(state, questions), [a.text for a in answer_batch(mind, state, questions)]
     assert found[4.0][0] == pytest.approx([odds + 4 for odds in found[0.0][0]], abs=1e-3)
     assert found[0.0][1] != found[60.0][1] == [OUTSIDE.lower()] * 3
+    nothing = mind.open()
+    assert mind.strangeness(nothing, questions[2:]) == [-float("inf")], "of what is not heard it is known that none can tell"
     assert [p.text for q in questions for p in mind.answer(state, q) if isinstance(p, Answer)] == found[60.0][1]
 
 
