@@ -42,10 +42,11 @@ def ps(argv: Sequence[str] | None = None) -> int:
 
 
 def stop(argv: Sequence[str] | None = None) -> int:
-    """End sessions; their logs stay. With the last one end the actors."""
+    """End sessions; their logs stay, unless they are forgotten. With the last one end the actors."""
     parser = _parser("stop", stop.__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="which sessions")
     parser.add_argument("--all", action="store_true", help="all of them")
+    parser.add_argument("--forget", action="store_true", help="delete their logs, too")
     options = parser.parse_args(argv)
     if bool(options.names) == options.all:
         parser.error("give names, or --all")
@@ -116,15 +117,17 @@ def _stop(options: argparse.Namespace) -> None:
     try:
         rows = _rows()
         wanted = [row for row in rows if options.all or row["session"] in options.names]
+        end = "forget" if options.forget else "close"
         missing = set(options.names) - {row["session"] for row in rows}
         for name, actor in supervisors().items():
             mine = [row["session"] for row in wanted if row["actor"] == name]
             for session in mine:
-                ray.get(actor.close.remote(session), timeout=STOP_TIMEOUT_S)
+                ray.get(getattr(actor, end).remote(session), timeout=STOP_TIMEOUT_S)
             if len(mine) == sum(row["actor"] == name for row in rows):  # also one without sessions
                 stop_supervisor(actor)
         if missing:
-            raise SessionError(f"no session {sorted(missing)[0]!r}", fix="anymodal ps")
+            fix = "anymodal ps; the log of a stopped one: anymodal forget LOG" if options.forget else "anymodal ps"
+            raise SessionError(f"no session {sorted(missing)[0]!r}", fix=fix)
     except RayError as error:
         raise as_fault(error, "supervisor") from error
     finally:

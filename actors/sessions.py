@@ -92,8 +92,15 @@ class Sessions:
 
     def stop(self, *names: str) -> None:
         """End sessions; their logs stay. With the last one end the supervisor and its parts."""
+        self._end("close", names)
+
+    def forget(self, *names: str) -> None:
+        """The same, and their logs are deleted."""
+        self._end("forget", names)
+
+    def _end(self, how: str, names: Sequence[str]) -> None:
         for name in names:
-            self.call("close", name)
+            self.call(how, name)
         if not self.list():
             self.end()
 
@@ -187,6 +194,10 @@ class RemoteSession:
 
     def stop(self) -> None:
         self._sessions.stop(self.name)
+
+    def forget(self) -> None:
+        """End it, and delete its log."""
+        self._sessions.forget(self.name)
 
 
 class RemoteAsking(Iterator[Delta | Answer]):

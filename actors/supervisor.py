@@ -166,7 +166,11 @@ class Supervisor:
         except AnymodalError as error:
             self._fault = error
             return
-        for name, options in self._noted().items():
+        noted = self._noted()
+        kept = {name: options for name, options in noted.items() if self._path(name).exists()}  # others were forgotten
+        if kept != noted:
+            self._note(kept)
+        for name, options in kept.items():
             try:
                 self._sessions[name] = self._reopened(name, options)
             except AnymodalError as error:
@@ -235,12 +239,18 @@ class Supervisor:
         rows = []
         for name, session in list(self._sessions.items()):
             feeder = session._feeder
-            fault = session.fault or (feeder and feeder.error)
-            rows.append({"session": name, "bundle": self._bundle, "windows": session.windows, "seen_s": session.end_s,
-                         "feeding": bool(feeder and feeder.running), "log": str(self._path(name)),
-                         "error": str(fault or "")})
-        return rows + [{"session": name, "bundle": self._bundle, "windows": 0, "seen_s": 0.0, "feeding": False,
-                        "log": str(self._path(name)), "error": str(error)} for name, error in self._faults.items()]
+            try:
+                seen = session.windows, session.end_s
+            except AnymodalError as error:
+                rows.append(self._row(name, error, 0, 0.0))
+            else:
+                rows.append(self._row(name, session.fault or (feeder and feeder.error), *seen, feeder and feeder.running))
+        return rows + [self._row(name, error, 0, 0.0) for name, error in list(self._faults.items())]
+
+    def _row(self, name: str, fault: AnymodalError | None, windows: int, seen_s: float,
+             feeding: bool | None = False) -> dict[str, Any]:
+        return {"session": name, "bundle": self._bundle, "windows": windows, "seen_s": seen_s, "feeding": bool(feeding),
+                "log": str(self._path(name)), "error": str(fault or "")}
 
     def close(self, name: str) -> None:
         """End a session; its log stays."""
@@ -334,10 +344,12 @@ class Supervisor:
             return self._reopened(name, options, identity)
         spec = self._parts.spec
         info = LogInfo(uuid.uuid4().hex, spec.name, identity, spec.window_s, spec.dtype)
-        return ActorSession(self._parts, SqliteLog.create(self._path(name), info), **_given(options))
+        log = SqliteLog.create(self._path(name), info, stopped_by=_end_of(name))
+        return ActorSession(self._parts, log, **_given(options))
 
     def _reopened(self, name: str, options: Mapping[str, Any], identity: str | None = None) -> ActorSession:
-        session = ActorSession(self._parts, SqliteLog.open(self._path(name), identity=identity), **_given(options))
+        log = SqliteLog.open(self._path(name), identity=identity, stopped_by=_end_of(name))
+        session = ActorSession(self._parts, log, **_given(options))
         *_, noted = None, *session.log.entries(Feed)
         if noted is not None and noted.media:
             session.resume()
@@ -355,6 +367,11 @@ class Supervisor:
         half = self._register.with_suffix(".half")
         half.write_text(json.dumps(sessions))
         os.replace(half, self._register)
+
+
+def _end_of(name: str) -> str:
+    """The command that forgets a session while a supervisor has it."""
+    return f"anymodal stop {name} --forget"
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

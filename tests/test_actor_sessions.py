@@ -145,7 +145,7 @@ def test_what_a_live_source_missed_is_a_gap(sessions):
     assert live.windows == 15 and answer.windows_missing >= 4
 
 
-def test_a_session_outlives_its_driver_and_is_listed_and_stopped(sessions, bundle, clip, capsys):
+def test_a_session_outlives_its_driver_and_is_listed_and_stopped(sessions, bundle, clip, folder, capsys):
     address = ray.get_runtime_context().gcs_address
     code = ("import sys, time; from actors.sessions import Sessions; "
             "Sessions(sys.argv[1], sys.argv[2]).open('left', sys.argv[3]); print('open', flush=True); time.sleep(999)")
@@ -158,6 +158,10 @@ def test_a_session_outlives_its_driver_and_is_listed_and_stopped(sessions, bundl
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {"same", "live", "left"} <= {row["session"] for row in rows}
     assert session_commands.stop(["--address", address, "nobody"]) == 2
+    assert session_commands.stop(["--address", address, "same", "--forget"]) == 0
+    assert "same" not in {row["session"] for row in sessions.list()} and not (folder / "logs" / "same.session").exists()
+    sessions.session("live").forget()
+    assert "live" not in sessions.call("names")
     pids = sessions.ready()
     assert session_commands.stop(["--address", address, "--all"]) == 0
     deadline_s = time.monotonic() + 120  # a killed process takes a moment to be gone

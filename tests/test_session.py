@@ -487,8 +487,9 @@ def test_forgetting_a_session_that_is_open(agent, clip, log):
     with agent.open(clip, log=log) as session:
         session.wait()
         forget(log)
-        with pytest.raises(LogError):
-            session.ask(QUESTION)
+        for use in (lambda: session.ask(QUESTION), session.events):
+            with pytest.raises(LogError, match="is gone: it was forgotten"):
+                use()
     assert list(log.parent.iterdir()) == []
 
 

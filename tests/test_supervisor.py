@@ -21,7 +21,7 @@ from anymodal.language.judging import Judgement
 from anymodal.language.mind import Mind
 from anymodal.media import open_media
 from anymodal.media.spec import stream_specs
-from anymodal.session.sqlite_log import SqliteLog
+from anymodal.session.sqlite_log import SqliteLog, forget
 from anymodal.stages.perceive import BATCH, LIVE_BATCH
 from anymodal.testing import gradient_frame, make_video
 from anymodal.testing_bundle import random_bundle
@@ -315,3 +315,34 @@ def test_a_log_of_another_bundle_is_refused(supervisor, supervising, clip, tmp_p
     other = random_bundle(tmp_path, name="other", seed=1)
     with pytest.raises(LogError, match="another bundle"):
         supervising(str(other)).open("a", clip, {}, {})
+
+
+# -- forgetting -------------------------------------------------------------------------------------------------------
+
+
+def test_a_log_that_a_supervisor_has_open_is_forgotten_by_it_alone(supervisor, clip):
+    supervisor.open("a", clip, {}, {})
+    wait(supervisor, "a")
+    log = Path(supervisor.list()[0]["log"])
+    with pytest.raises(LogError, match="would go on without it") as caught:
+        forget(log)
+    assert caught.value.fix == "anymodal stop a --forget"
+    assert ask(supervisor, "a").windows_seen == WINDOWS, "it was not harmed"
+    supervisor.forget("a")
+    assert supervisor.list() == [] and [p.name for p in log.parent.iterdir()] == [supervisor._register.name]
+    assert json.loads(supervisor._register.read_text()) == {}
+    supervisor.open("b", clip, {}, {})
+    supervisor.close("b")
+    assert forget(supervisor._path("b")), "nobody has it open any more"
+
+
+def test_a_log_of_a_supervisor_that_was_killed_is_forgotten(supervisor, supervising, bundle, clip, tmp_path):
+    supervisor.open("a", clip, {}, {})
+    wait(supervisor, "a")
+    left = tmp_path / "left.session"
+    for end in ("", "-wal"):
+        shutil.copy(f"{supervisor._path('a')}{end}", f"{left}{end}")
+    assert left in forget(left)
+    forget(supervisor._path("a"), force=True)
+    assert "is gone" in supervisor.list()[0]["error"]
+    assert supervising(bundle).list() == [], "what was forgotten is not missed"

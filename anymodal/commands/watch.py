@@ -79,9 +79,10 @@ def parse_timed(text: str) -> tuple[float, str]:
 
 def forget(
     logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="Logs of sessions.", show_default=False)],
-    force: Annotated[bool, typer.Option("--force", help="Also a file too damaged to tell what it is.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also a damaged file, or one that a cluster has open.")] = False,
 ) -> None:
-    """Delete sessions and every trace of them. A session that is still being written is ended.
+    """Delete sessions and every trace of them. A session that is still being written is ended, but for one on a cluster:
+    `anymodal stop NAME --forget` does that.
 
     [bold]Examples[/bold]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from anymodal.errors import LogError, LogFullError
@@ -54,6 +54,31 @@ def upgrade(db: sqlite3.Connection) -> None:
 
 def version(db: sqlite3.Connection) -> int:
     return db.execute("PRAGMA user_version").fetchone()[0]
+
+
+def stopper(db: sqlite3.Connection) -> str:
+    """The command that ends a log's last writer and forgets the log; "" where forgetting it is enough."""
+    found = db.execute("SELECT value FROM about WHERE name = 'stopped_by'").fetchone()
+    return found[0] if found else ""
+
+
+def in_use_by(path: Path) -> str:
+    """The same of a log that some process has open at this moment."""
+    with suppress(sqlite3.Error):  # of a damaged one nothing is known
+        with closing(connect(path)) as db:
+            command = stopper(db)
+        return command if command and _is_open(path) else ""
+    return ""
+
+
+def _is_open(path: Path) -> bool:
+    with closing(sqlite3.connect(path, timeout=0.0)) as db:
+        try:
+            db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            stopper(db)
+        except sqlite3.OperationalError:
+            return True
+    return False
 
 
 def is_log(path: Path) -> bool:

@@ -41,6 +41,8 @@ from anymodal.session.sqlite_file import (
     check_whole,
     connect,
     explained,
+    in_use_by,
+    stopper,
     upgrade,
 )
 from anymodal.session.values import STORED, pack_array, pack_row, unpack_array, unpack_row
@@ -57,10 +59,12 @@ E = TypeVar("E", bound=Entry)
 class SqliteLog:
     """A `SessionLog` in a file. Made by `create`, `open` and `read`; safe to use from several threads."""
 
-    def __init__(self, path: Path, db: sqlite3.Connection, *, writes: bool, retention: Retention) -> None:
-        self.path, self._db, self._writes, self._retention = path, db, writes, retention
+    def __init__(self, path: Path, db: sqlite3.Connection, *, writes: bool, retention: Retention,
+                 stopped_by: str = "") -> None:
+        self.path, self._db, self._writes, self._retention, self._stopped_by = path, db, writes, retention, stopped_by
         self._lock = threading.RLock()
         self._closed = False
+        self._place, self._inode = path.absolute(), path.stat().st_ino
         about = dict(db.execute("SELECT name, value FROM about"))
         self.info = LogInfo(**{f.name: about[f.name] for f in fields(LogInfo)})
         self.generation: int = about["generation"]
@@ -71,7 +75,8 @@ class SqliteLog:
         return self._writes
 
     @classmethod
-    def create(cls, path: str | Path, info: LogInfo, *, retention: Retention = Retention()) -> SqliteLog:
+    def create(cls, path: str | Path, info: LogInfo, *, retention: Retention = Retention(),
+               stopped_by: str = "") -> SqliteLog:
         """A new log, open for writing. Raises LogError where there is something already."""
         path = Path(path)
         if info.dtype not in STORED:
@@ -89,16 +94,18 @@ class SqliteLog:
                 db.execute("COMMIT")
             finally:
                 db.close()
-        return cls.open(path, identity=info.identity, retention=retention)
+        return cls.open(path, identity=info.identity, retention=retention, stopped_by=stopped_by)
 
     @classmethod
-    def open(cls, path: str | Path, *, identity: str | None = None, retention: Retention = Retention()) -> SqliteLog:
+    def open(cls, path: str | Path, *, identity: str | None = None, retention: Retention = Retention(),
+             stopped_by: str = "") -> SqliteLog:
         """An existing log for writing: from now on no other writer's appends are taken.
 
-        `identity`: of the bundle that will read it. Raises LogError for a log that is not there, damaged, of a newer
-        version or of another bundle.
+        `identity`: of the bundle that will read it. `stopped_by`: the command that ends this writer and forgets its log,
+        where deleting the file alone would leave something; `forget` then names it. Raises LogError for a log that is not
+        there, damaged, of a newer version or of another bundle.
         """
-        return cls._open(Path(path), identity, True, retention)
+        return cls._open(Path(path), identity, True, retention, stopped_by)
 
     @classmethod
     def read(cls, path: str | Path, *, identity: str | None = None) -> SqliteLog:
@@ -106,13 +113,13 @@ class SqliteLog:
         return cls._open(Path(path), identity, False, Retention())
 
     @classmethod
-    def _open(cls, path: Path, identity: str | None, writes: bool, retention: Retention) -> SqliteLog:
+    def _open(cls, path: Path, identity: str | None, writes: bool, retention: Retention, stopped_by: str = "") -> SqliteLog:
         check_ours(path)
         with explained(path):
             db = connect(path, writes=writes)
             try:
                 check_whole(db, path)
-                log = cls(path, db, writes=writes, retention=retention)
+                log = cls(path, db, writes=writes, retention=retention, stopped_by=stopped_by)
                 if identity not in (None, log.info.identity):
                     raise LogError(f"{path} was written with another bundle: {log.info.bundle!r}, {log.info.identity}, "
                                    f"not {identity}", fix="open it with the bundle and the weights that it was made with")
@@ -121,6 +128,8 @@ class SqliteLog:
                     upgrade(db)
                     rows = db.execute("UPDATE about SET value = value + 1 WHERE name = 'generation' RETURNING value")
                     log.generation = rows.fetchall()[0][0]
+                    if stopped_by != stopper(db):
+                        db.execute("INSERT OR REPLACE INTO about VALUES ('stopped_by', ?)", (stopped_by,))
                 return log
             except BaseException:
                 db.close()
@@ -310,6 +319,9 @@ class SqliteLog:
         """Let go of the log. Closing twice does nothing."""
         with self._lock:
             if not self._closed:
+                if self._stopped_by:
+                    with suppress(LogError), self._writing() as db:
+                        db.execute("UPDATE about SET value = '' WHERE name = 'stopped_by'")
                 self._closed = True
                 self._db.close()
 
@@ -322,6 +334,12 @@ class SqliteLog:
     def _check_open(self) -> None:
         if self._closed:
             raise LogError(f"{self.path} was closed", fix="open it again")
+        try:
+            if self._place.stat().st_ino == self._inode:
+                return
+        except OSError:
+            pass
+        raise LogError(f"{self.path} is gone: it was forgotten, or moved", fix="close the session; a new one has a new log")
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -348,11 +366,14 @@ class SqliteLog:
 def forget(path: str | Path, *, force: bool = False) -> list[Path]:
     """Delete a log and the files beside it; returns what was deleted. A writer that still has it open is fenced first.
 
-    Raises LogError for a file that is no session's log; `force` deletes one that is too damaged to tell.
+    Raises LogError for a file that is no session's log, and for one whose writer is to be ended by another command
+    (`stopped_by`); `force` deletes either.
     """
     path = Path(path)
     if not force or not path.exists():
         check_ours(path)
+        if command := in_use_by(path):
+            raise LogError(f"{path} is open in a session that would go on without it", fix=command)
     with suppress(LogError):  # a damaged log has no writer
         SqliteLog.open(path).close()
     gone = [p for p in (Path(f"{path}{end}") for end in (*SIDE_FILES, "")) if p.exists()]
