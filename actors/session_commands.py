@@ -16,6 +16,7 @@ from actors.cluster import Cluster
 from actors.faults import as_fault
 from actors.sessions import STOP_TIMEOUT_S, Sessions, stop_supervisor, supervisors
 from anymodal.errors import AnymodalError, SessionError
+from anymodal.session.log import Retention
 
 DEFAULT_ADDRESS = "auto"
 
@@ -29,6 +30,8 @@ def start(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--at", type=float, metavar="SECONDS", help="as of this media time")
     parser.add_argument("--wait", action="store_true", help="until all of the media has been seen")
     parser.add_argument("--gate", action="store_true", help="a new session encodes only what changes")
+    parser.add_argument("--keep", type=float, metavar="SECONDS", help="a new session's log drops what is older")
+    parser.add_argument("--keep-bytes", type=int, metavar="N", help="and what is oldest, where it is larger")
     parser.add_argument("--model", default="tiny", help="a shipped bundle's name, or the path of a YAML")
     parser.add_argument("--folder", type=Path, help="where a new supervisor keeps the logs")
     return _run(_start, parser.parse_args(argv))
@@ -71,7 +74,8 @@ def _run(command, options: argparse.Namespace) -> int:
 
 def _start(options: argparse.Namespace) -> None:
     with Sessions(options.model, options.address, folder=options.folder) as sessions:
-        session = (sessions.open(options.name, options.media, gate=options.gate) if options.media
+        retention = Retention(options.keep, options.keep_bytes)
+        session = (sessions.open(options.name, options.media, gate=options.gate, retention=retention) if options.media
                    else sessions.session(options.name))
         if options.wait:
             session.wait()

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from actors.session_parts import RETRY_EVERY_S
 from actors.supervisor import Supervisor, resumed
 from anymodal.config import load_spec
 from anymodal.errors import AnymodalError, ConfigError, PlacementError, RuntimeFault, SessionError
+from anymodal.session.log import Retention
 from anymodal.types import Answer, Delta, Packet
 
 NAMESPACE = "anymodal"
@@ -72,15 +74,16 @@ class Sessions:
 
     def open(self, name: str, media: str | Path | None = None, *, sidecars: Mapping[str, str | Path] | None = None,
              live: bool = False, streams: Mapping[str, str] | None = None,
-             idle_timeout_s: float | None = None, stale_s: float | None = None, gate: bool = False) -> RemoteSession:
+             idle_timeout_s: float | None = None, stale_s: float | None = None, gate: bool = False,
+             retention: Retention | None = None) -> RemoteSession:
         """Begin a session, or go on with that of this name. media: watched from now on; without it push packets.
 
-        live, streams, idle_timeout_s, stale_s, gate: of a session that is not running yet, as of `Agent.open`.
+        live, streams, idle_timeout_s, stale_s, gate, retention: of a session that is not running yet, as of `Agent.open`.
         """
         place = None if media is None else str(media) if "://" in str(media) else str(Path(media).absolute())
         tables = {kind: str(Path(path).absolute()) for kind, path in (sidecars or {}).items()}
         options = {"live": live, "streams": streams and dict(streams), "idle_timeout_s": idle_timeout_s,
-                   "stale_s": stale_s, "gate": gate or None}
+                   "stale_s": stale_s, "gate": gate or None, "retention": retention and asdict(retention)}
         self.call("open", name, place, tables, options)
         return RemoteSession(self, name)
 

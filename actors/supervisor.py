@@ -21,7 +21,7 @@ from typing import Any
 from actors.session_parts import RETRY_EVERY_S, TRIP, Parts
 from anymodal.errors import AnymodalError, RuntimeFault, SessionError
 from anymodal.session.local import Session, SqliteLog
-from anymodal.session.log import Feed, LogInfo
+from anymodal.session.log import Feed, LogInfo, Retention
 from anymodal.session.news import token_counts
 from anymodal.session.sqlite_log import forget
 from anymodal.types import Answer, Delta, Packet
@@ -187,7 +187,8 @@ class Supervisor:
     def open(self, name: str, media: str | None, sidecars: Mapping[str, str], options: Mapping[str, Any]) -> None:
         """Begin a session, or go on with the one of this name. May be called twice. Raises MediaError, LogError.
 
-        options: `live`, `streams`, `idle_timeout_s`, `stale_s`, `gate`, as of `Agent.open`; None is the default.
+        options: `live`, `streams`, `idle_timeout_s`, `stale_s`, `gate`, as of `Agent.open`, and the fields of its
+        `retention`; None is the default. A supervisor that is restarted opens it with the same.
         """
         if not name or Path(name).name != name or name.startswith("."):
             raise SessionError(f"{name!r} is no name for a session", fix="letters, digits, - and _")
@@ -344,11 +345,11 @@ class Supervisor:
             return self._reopened(name, options, identity)
         spec = self._parts.spec
         info = LogInfo(uuid.uuid4().hex, spec.name, identity, spec.window_s, spec.dtype)
-        log = SqliteLog.create(self._path(name), info, stopped_by=_end_of(name))
+        log = SqliteLog.create(self._path(name), info, **_kept(name, options))
         return ActorSession(self._parts, log, **_given(options))
 
     def _reopened(self, name: str, options: Mapping[str, Any], identity: str | None = None) -> ActorSession:
-        log = SqliteLog.open(self._path(name), identity=identity, stopped_by=_end_of(name))
+        log = SqliteLog.open(self._path(name), identity=identity, **_kept(name, options))
         session = ActorSession(self._parts, log, **_given(options))
         *_, noted = None, *session.log.entries(Feed)
         if noted is not None and noted.media:
@@ -369,10 +370,11 @@ class Supervisor:
         os.replace(half, self._register)
 
 
-def _end_of(name: str) -> str:
-    """The command that forgets a session while a supervisor has it."""
-    return f"anymodal stop {name} --forget"
-
-
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if value is not None}
+    """Those of the session."""
+    return {key: value for key, value in options.items() if value is not None and key != "retention"}
+
+
+def _kept(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of its log."""
+    return {"retention": Retention(**options.get("retention") or {}), "stopped_by": f"anymodal stop {name} --forget"}

@@ -20,6 +20,7 @@ from actors.cluster import psutil
 from actors.sessions import Sessions
 from actors.supervisor import resumed
 from anymodal.errors import DefectError, MediaError, QuestionError, RuntimeFault, SessionError
+from anymodal.session.log import Retention
 from anymodal.testing import gradient_frame, gradient_levels, make_video
 from anymodal.types import Answer, Delta, Packet
 
@@ -73,7 +74,7 @@ def test_the_same_answers_as_in_one_process(sessions, agent, clip):
 def test_16_bit_pictures_are_pushed_as_in_one_process(sessions, agent):
     streams = {"inside": "thermal", "outside": "thermal"}
     packets = [Packet(name, "thermal", i / 4, levels, 4.0) for i, levels in enumerate(warmth(12)) for name in streams]
-    here, there = agent.open(streams=streams), sessions.open("pushed", streams=streams)
+    here, there = agent.open(streams=streams), sessions.open("pushed", streams=streams, retention=Retention(60.0))
     try:
         for packet in packets:
             here.push(packet)

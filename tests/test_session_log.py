@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from anymodal.errors import FencedError, LogError, LogFullError
+from anymodal.errors import ConfigError, FencedError, LogError, LogFullError
 from anymodal.session.log import Feed, LogInfo, Retention, RuleEvent, Turn
 from anymodal.session.sqlite_log import SqliteLog, forget
 from anymodal.session.values import as_stored, pack_array, pack_row, rounded, to_bfloat16, unpack_array, unpack_row
@@ -492,8 +492,9 @@ def test_retention_by_size(tmp_path):
         first = log.first_window()
         assert 150 < first < 290 and [p.index for p in log.windows(first)] == list(range(first, 300))
     assert (tmp_path / "s.db").stat().st_size < most * 1.3
-    with pytest.raises(ValueError, match="age_s must be positive"):
-        Retention(age_s=0)
+    for value in (0, float("nan"), "1 GB"):
+        with pytest.raises(ConfigError, match="age_s must be positive"):
+            Retention(age_s=value)
 
 
 def test_what_is_dropped_is_overwritten(tmp_path):

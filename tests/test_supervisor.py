@@ -21,6 +21,7 @@ from anymodal.language.judging import Judgement
 from anymodal.language.mind import Mind
 from anymodal.media import open_media
 from anymodal.media.spec import stream_specs
+from anymodal.session.log import Retention
 from anymodal.session.sqlite_log import SqliteLog, forget
 from anymodal.stages.perceive import BATCH, LIVE_BATCH
 from anymodal.testing import gradient_frame, make_video
@@ -346,3 +347,11 @@ def test_a_log_of_a_supervisor_that_was_killed_is_forgotten(supervisor, supervis
     forget(supervisor._path("a"), force=True)
     assert "is gone" in supervisor.list()[0]["error"]
     assert supervising(bundle).list() == [], "what was forgotten is not missed"
+
+
+def test_what_a_log_may_drop_outlives_the_supervisor(supervisor, supervising, bundle):
+    supervisor.open("a", None, {}, {"retention": {"age_s": 5.0, "size_bytes": None}})
+    supervisor.open("b", None, {}, {})
+    for each in (supervisor, supervising(bundle)):
+        assert each._sessions["a"].log._retention == Retention(age_s=5.0)
+        assert each._sessions["b"].log._retention == Retention()

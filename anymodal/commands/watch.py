@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from anymodal.commands.ask import load, parse_sidecars, write_json, write_text
-from anymodal.commands.options import AsJson, Device, Imu, Model, Sidecar
+from anymodal.commands.options import AsJson, Device, Imu, Keep, KeepBytes, Model, Sidecar
 from anymodal.errors import InputError
 from anymodal.types import Answer, Delta
 
@@ -37,6 +37,8 @@ def watch(
     as_json: AsJson = False,
     imu: Imu = None,
     sidecar: Sidecar = None,
+    keep: Keep = None,
+    keep_bytes: KeepBytes = None,
 ) -> None:
     """Watch a clip as a session: ask while it is watched, break off, go on, and ask its log later.
 
@@ -50,9 +52,13 @@ def watch(
     """
     if media is None and log is None:
         raise InputError("there is nothing to watch", fix="give a clip, or --log with a session to go on with")
+    from anymodal.session.log import Retention
+
     asked = sorted(map(parse_timed, ask or []), key=lambda pair: pair[0])
+    retention = Retention(keep, keep_bytes)
     agent = load(model, device)
-    with agent.reopen(log) if log is not None and log.exists() else agent.open(log=log) as session:
+    is_old = log is not None and log.exists()
+    with agent.reopen(log, retention=retention) if is_old else agent.open(log=log, retention=retention) as session:
         session.feed(media, sidecars=parse_sidecars(sidecar or [], imu))
         pieces = _answers(session, asked)
         if as_json:

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
+from anymodal.errors import ConfigError
 from anymodal.stages.items import Percept
 from anymodal.types import Evidence
 
@@ -158,8 +160,9 @@ class Retention:
 
     def __post_init__(self) -> None:
         for name in ("age_s", "size_bytes"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, found {value!r}")
+            if (value := getattr(self, name)) is not None and not (isinstance(value, Real) and value > 0):
+                raise ConfigError(f"a log's {name} must be positive, found {value!r}",
+                                  fix="give a number above 0, or leave it out")
 
 
 class SessionLog(Protocol):
