@@ -11,7 +11,6 @@ import json
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -20,8 +19,8 @@ from typing import Any
 
 from actors.session_parts import RETRY_EVERY_S, TRIP, Parts
 from anymodal.errors import AnymodalError, RuntimeFault, SessionError
-from anymodal.session.local import Session, SqliteLog
-from anymodal.session.log import Feed, LogInfo, Retention
+from anymodal.session.local import Session, SqliteLog, new_session, old_session
+from anymodal.session.log import Feed, Retention
 from anymodal.session.news import token_counts
 from anymodal.session.sqlite_log import forget
 from anymodal.types import Answer, Delta, Packet
@@ -172,7 +171,7 @@ class Supervisor:
             self._note(kept)
         for name, options in kept.items():
             try:
-                self._sessions[name] = self._reopened(name, options)
+                self._sessions[name] = self._reopened(name, options, check=False)  # it waits for no mind
             except AnymodalError as error:
                 self._faults[name] = error
 
@@ -340,17 +339,12 @@ class Supervisor:
         return self._sessions[name]
 
     def _made(self, name: str, options: Mapping[str, Any]) -> ActorSession:
-        identity = self._parts.identity
         if self._path(name).exists():
-            return self._reopened(name, options, identity)
-        spec = self._parts.spec
-        info = LogInfo(uuid.uuid4().hex, spec.name, identity, spec.window_s, spec.dtype)
-        log = SqliteLog.create(self._path(name), info, **_kept(name, options))
-        return ActorSession(self._parts, log, **_given(options))
+            return self._reopened(name, options)
+        return new_session(self._parts, self._path(name), kind=ActorSession, **_given(name, options))
 
-    def _reopened(self, name: str, options: Mapping[str, Any], identity: str | None = None) -> ActorSession:
-        log = SqliteLog.open(self._path(name), identity=identity, **_kept(name, options))
-        session = ActorSession(self._parts, log, **_given(options))
+    def _reopened(self, name: str, options: Mapping[str, Any], *, check: bool = True) -> ActorSession:
+        session = old_session(self._parts, self._path(name), kind=ActorSession, check=check, **_given(name, options))
         *_, noted = None, *session.log.entries(Feed)
         if noted is not None and noted.media:
             session.resume()
@@ -370,11 +364,6 @@ class Supervisor:
         os.replace(half, self._register)
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the session."""
-    return {key: value for key, value in options.items() if value is not None and key != "retention"}
-
-
-def _kept(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of its log."""
-    return {"retention": Retention(**options.get("retention") or {}), "stopped_by": f"anymodal stop {name} --forget"}
+def _given(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    given = {key: value for key, value in options.items() if value is not None}
+    return {**given, "retention": Retention(**given.get("retention", {})), "stopped_by": f"anymodal stop {name} --forget"}

@@ -409,6 +409,16 @@ def test_another_writer_takes_the_session_over(agent, clip, log):
         assert new.ask(QUESTION).windows_seen == SECONDS
 
 
+@pytest.mark.parametrize("options", [{"streams": {"x": "smell"}}, {"stale_s": -1.0}])
+def test_a_reopening_that_is_refused_takes_the_session_from_nobody(agent, clip, log, options):
+    with agent.open(log=log) as writer:
+        with pytest.raises((SessionError, ConfigError)):
+            agent.reopen(log, **options)
+        writer.feed(clip)
+        writer.wait()
+        assert writer.ask(QUESTION).windows_seen == SECONDS
+
+
 def test_a_reader_follows_the_writer(agent, clip, log):
     with agent.open(log=log) as writer, agent.reopen(log, write=False) as reader:
         assert reader.ask(QUESTION).windows_seen == 0
