@@ -192,6 +192,7 @@ class Supervisor:
         if not name or Path(name).name != name or name.startswith("."):
             raise SessionError(f"{name!r} is no name for a session", fix="letters, digits, - and _")
         with self._lock:
+            new = not self._path(name).exists()
             if name not in self._sessions:
                 self._sessions[name] = self._made(name, options)
                 self._faults.pop(name, None)
@@ -200,9 +201,8 @@ class Supervisor:
             try:
                 self._find(name).begin(media, sidecars)
             except AnymodalError:
-                if not self._find(name).windows:  # nothing was ever seen: as if it had not been opened
-                    self.close(name)
-                    forget(self._path(name))
+                if new:
+                    self.forget(name)  # as if it had not been opened
                 raise
 
     def push(self, name: str, packets: list[Packet]) -> list[AnymodalError]:

@@ -465,6 +465,18 @@ def test_logs_that_do_not_fit(agent, log, folder, tmp_path):
         agent.reopen(tmp_path / "none.db")
 
 
+@pytest.mark.parametrize(("media", "options"), [("none.mp4", {}), (None, {"streams": {"x": "smell"}}),
+                                                (None, {"stale_s": -1.0})])
+def test_an_opening_that_fails_leaves_no_log(agent, clip, log, media, options):
+    with pytest.raises((MediaError, SessionError, ConfigError)):
+        agent.open(media, log=log, **options)
+    assert list(log.parent.iterdir()) == []
+    agent.open(clip, log=log).close()
+    with pytest.raises(LogError, match="is there already"):
+        agent.open(media, log=log, **options)
+    assert log.exists(), "another call had made it"
+
+
 def test_the_identity_of_a_bundle(agent, bundle, tmp_path):
     same = load(bundle).bundle
     assert same.identity == agent.bundle.identity

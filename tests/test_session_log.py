@@ -441,6 +441,14 @@ def test_create_spoils_no_file(path):
         SqliteLog.create(path.parent / "below" / "x.db", INFO)
 
 
+def test_a_log_that_could_not_be_made_is_not_left_behind(tmp_path):
+    code = ("import resource, sys\nfrom test_session_log import *\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\nSqliteLog.create(sys.argv[1], INFO)")
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path / "s.db")], cwd=Path(__file__).parent,
+                         capture_output=True, text=True)
+    assert "LogFullError" in ran.stderr and list(tmp_path.iterdir()) == []
+
+
 # -- retention and forgetting -------------------------------------------------------------------------------------
 
 def test_nothing_is_dropped_by_default(log):

@@ -16,7 +16,7 @@ from actors.session_parts import ROLES, TRIP
 from actors.supervisor import Supervisor
 from actors.testing import LocalParts
 from anymodal.agent import load
-from anymodal.errors import FencedError, LogError, MediaError, RuntimeFault, SessionError
+from anymodal.errors import AnymodalError, FencedError, LogError, MediaError, RuntimeFault, SessionError
 from anymodal.language.judging import Judgement
 from anymodal.language.mind import Mind
 from anymodal.media import open_media
@@ -355,3 +355,15 @@ def test_what_a_log_may_drop_outlives_the_supervisor(supervisor, supervising, bu
     for each in (supervisor, supervising(bundle)):
         assert each._sessions["a"].log._retention == Retention(age_s=5.0)
         assert each._sessions["b"].log._retention == Retention()
+
+
+def test_an_opening_that_fails_leaves_nothing_behind(supervisor, clip):
+    for media, options in (("none.mp4", {}), (None, {"streams": {"x": "smell"}}), (None, {"stale_s": -1.0})):
+        with pytest.raises(AnymodalError):
+            supervisor.open("a", media, {}, options)
+        assert supervisor.names() == []
+    supervisor.open("a", None, {}, {})
+    supervisor.rule("a", "add", "tell me when a bell rings")
+    with pytest.raises(MediaError):
+        supervisor.open("a", "none.mp4", {}, {})
+    assert len(supervisor.rule("a", "list")) == 1, "it was there before"

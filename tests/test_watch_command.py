@@ -70,9 +70,13 @@ def test_what_a_log_may_drop(cli, clip, random_model, tmp_path, command, monkeyp
     assert refused.code == 5 and "a log's age_s must be positive, found -1.0" in refused.error
 
 
-def test_nothing_to_watch(cli):
-    ran = cli("watch")
-    assert ran.code == 2 and "nothing to watch" in ran.error
+def test_nothing_to_watch(cli, clip, random_model, tmp_path):
+    log = tmp_path / "session.db"
+    for given in ((), ("--log", log)):
+        ran = cli("watch", *given)
+        assert ran.code == 2 and "nothing to watch" in ran.error
+    ran = cli("watch", tmp_path / "none.mp4", "--log", log, "--model", random_model)
+    assert ran.code == 3 and list(tmp_path.iterdir()) == []
 
 
 def test_forget_keeps_other_files(cli, clip):

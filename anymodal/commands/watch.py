@@ -50,16 +50,19 @@ def watch(
 
         anymodal ask session.db "what happened?"
     """
-    if media is None and log is None:
+    is_old = log is not None and log.exists()
+    if media is None and not is_old:
         raise InputError("there is nothing to watch", fix="give a clip, or --log with a session to go on with")
     from anymodal.session.log import Retention
 
     asked = sorted(map(parse_timed, ask or []), key=lambda pair: pair[0])
     retention = Retention(keep, keep_bytes)
     agent = load(model, device)
-    is_old = log is not None and log.exists()
-    with agent.reopen(log, retention=retention) if is_old else agent.open(log=log, retention=retention) as session:
-        session.feed(media, sidecars=parse_sidecars(sidecar or [], imu))
+    tables = parse_sidecars(sidecar or [], imu)
+    with (agent.reopen(log, retention=retention) if is_old
+          else agent.open(media, log=log, sidecars=tables, retention=retention)) as session:
+        if is_old:
+            session.feed(media, sidecars=tables)
         pieces = _answers(session, asked)
         if as_json:
             write_json(pieces, {"media": media, "model": model, "log": None if log is None else str(log)})

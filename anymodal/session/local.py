@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from anymodal.session.log import LogInfo, Retention
 from anymodal.session.session import Session
-from anymodal.session.sqlite_log import SqliteLog
+from anymodal.session.sqlite_log import SqliteLog, forget
 
 if TYPE_CHECKING:
     from anymodal.bundle import Bundle
@@ -25,7 +25,11 @@ def new_session(bundle: Bundle, path: str | Path | None, *, kind: type[S] = Sess
     info = LogInfo(uuid.uuid4().hex, bundle.spec.name, bundle.identity, bundle.spec.window_s, bundle.spec.dtype)
     if path is not None:
         log = SqliteLog.create(path, info, retention=retention or Retention(), stopped_by=stopped_by)
-        return _session(kind, bundle, log, options)
+        try:
+            return _session(kind, bundle, log, options)
+        except BaseException:
+            forget(path)
+            raise
     folder = tempfile.mkdtemp(prefix="anymodal-session-")
     log = SqliteLog.create(Path(folder) / "session.db", info, retention=retention or Retention())
     remove = weakref.finalize(log, shutil.rmtree, folder, ignore_errors=True)  # also where the session is never closed

@@ -81,6 +81,15 @@ def _is_open(path: Path) -> bool:
     return False
 
 
+def delete(path: Path) -> list[Path]:
+    """Delete a log and the files beside it; returns those that were there."""
+    gone = [p for p in (Path(f"{path}{end}") for end in (*SIDE_FILES, "")) if p.exists()]
+    with explained(path):
+        for file in gone:
+            file.unlink(missing_ok=True)
+    return gone
+
+
 def is_log(path: Path) -> bool:
     """Does a file's header say that it is a session's log?"""
     try:

@@ -21,7 +21,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import fields
 from itertools import groupby
 from math import floor, isfinite
@@ -35,11 +35,11 @@ from anymodal.session.log import COMPACTION, Entry, Joint, LogInfo, Retention, T
 from anymodal.session.sqlite_file import (
     APPLICATION,
     SCHEMA,
-    SIDE_FILES,
     TABLES,
     check_ours,
     check_whole,
     connect,
+    delete,
     explained,
     in_use_by,
     stopper,
@@ -83,18 +83,19 @@ class SqliteLog:
             raise LogError(f"a log cannot store {info.dtype!r}", fix=f"set the bundle's dtype to {' or '.join(STORED)}")
         if path.exists() and path.stat().st_size:
             raise LogError(f"{path} is there already", fix="reopen it to go on with it, or give another path")
-        with explained(path):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            db = connect(path)
-            try:  # before write-ahead mode, so that the file itself says from the start what it is
-                db.executescript(f"PRAGMA auto_vacuum=INCREMENTAL; BEGIN IMMEDIATE; {TABLES} "
-                                 f"PRAGMA application_id={APPLICATION}; PRAGMA user_version={SCHEMA};")
-                about = {**{f.name: getattr(info, f.name) for f in fields(info)}, "generation": 0}
-                db.executemany("INSERT INTO about VALUES (?, ?)", about.items())
-                db.execute("COMMIT")
-            finally:
-                db.close()
-        return cls.open(path, identity=info.identity, retention=retention, stopped_by=stopped_by)
+        try:
+            with explained(path):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                with closing(connect(path)) as db:  # no write-ahead mode yet: from the start the file says what it is
+                    db.executescript(f"PRAGMA auto_vacuum=INCREMENTAL; BEGIN IMMEDIATE; {TABLES} "
+                                     f"PRAGMA application_id={APPLICATION}; PRAGMA user_version={SCHEMA};")
+                    about = {**{f.name: getattr(info, f.name) for f in fields(info)}, "generation": 0}
+                    db.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+                    db.execute("COMMIT")
+            return cls.open(path, identity=info.identity, retention=retention, stopped_by=stopped_by)
+        except BaseException:
+            delete(path)
+            raise
 
     @classmethod
     def open(cls, path: str | Path, *, identity: str | None = None, retention: Retention = Retention(),
@@ -376,11 +377,7 @@ def forget(path: str | Path, *, force: bool = False) -> list[Path]:
             raise LogError(f"{path} is open in a session that would go on without it", fix=command)
     with suppress(LogError):  # a damaged log has no writer
         SqliteLog.open(path).close()
-    gone = [p for p in (Path(f"{path}{end}") for end in (*SIDE_FILES, "")) if p.exists()]
-    with explained(path):
-        for file in gone:
-            file.unlink(missing_ok=True)
-    return gone
+    return delete(path)
 
 
 def _check_percept(percept: Percept, info: LogInfo) -> None:
