@@ -205,10 +205,18 @@ def test_a_time_that_has_not_come(agent, clip):
         assert session.ask(QUESTION, at_s=12.9).last_window == 11
 
 
-@pytest.mark.parametrize("at_s", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("at_s", [-1.0, float("nan"), float("inf"), "3"])
 def test_a_time_that_is_none(agent, at_s):
-    with agent.open() as session, pytest.raises(QuestionError, match="begins at 0"):
-        session.ask(QUESTION, at_s=at_s)
+    with agent.open() as session:
+        with pytest.raises(QuestionError, match="begins at 0"):
+            session.ask(QUESTION, at_s=at_s)
+        with pytest.raises(QuestionError, match="cannot wait for None s"):
+            session.ask(QUESTION, wait_s=None)
+
+
+def test_a_search_for_nothing(agent):
+    with agent.open() as session, pytest.raises(QuestionError, match="cannot search for None"):
+        session.search(None)
 
 
 @pytest.mark.parametrize("question", ["", "   ", 3, "why? " * 1000])
@@ -538,6 +546,11 @@ def test_packets_are_as_good_as_a_file(agent, log):
         assert session.windows == 4
         answer = session.ask(QUESTION)
         assert answer.frames_seen == 16 and answer.frames_dropped == 0
+    with agent.open(log=log.with_name("np.db")) as of_numpy:
+        for packet in given:
+            of_numpy.push(replace(packet, pts_s=np.float32(packet.pts_s), rate_hz=np.int64(packet.rate_hz)))
+        of_numpy.flush()
+    assert contents(log) == contents(log.with_name("np.db"))
     with agent.open(log=log.with_name("b.db")) as shuffled:  # within the allowed lateness
         for packet in sorted(given, key=lambda p: p.pts_s + 0.7 * (p.stream == "audio")):
             shuffled.push(packet)
@@ -548,6 +561,13 @@ def test_packets_are_as_good_as_a_file(agent, log):
 BAD = {
     "is at nan s": lambda p: replace(p, pts_s=float("nan")),
     "is at -5 s": lambda p: replace(p, pts_s=-5.0),
+    "is at None, which is no time": lambda p: replace(p, pts_s=None),
+    "is at '1', which is no time": lambda p: replace(p, pts_s="1"),
+    "is at inf s": lambda p: replace(p, pts_s=10**400),
+    "has None Hz, its stream 50 Hz": lambda p: Packet("imu", "imu", p.pts_s, np.zeros((10, 6), np.float32), None),
+    "has 16000 Hz, its stream 50 Hz": lambda p: Packet("imu", "imu", p.pts_s, np.zeros((10, 6), np.float32), "16000"),
+    r"is no packet .* \(push anymodal.Packet": lambda p: "packet",
+    "is no packet of a stream": lambda p: replace(p, stream=["video"]),
     "more than 3600 s after": lambda p: replace(p, pts_s=1e6),
     "is of an unknown stream": lambda p: replace(p, stream="lidar"),
     "is audio, its stream is video": lambda p: replace(p, modality="audio"),

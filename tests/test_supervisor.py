@@ -16,7 +16,7 @@ from actors.session_parts import ROLES, TRIP
 from actors.supervisor import Supervisor
 from actors.testing import LocalParts
 from anymodal.agent import load
-from anymodal.errors import AnymodalError, FencedError, LogError, MediaError, RuntimeFault, SessionError
+from anymodal.errors import AnymodalError, FencedError, LogError, MediaError, PacketError, RuntimeFault, SessionError
 from anymodal.language.judging import Judgement
 from anymodal.language.mind import Mind
 from anymodal.media import open_media
@@ -26,7 +26,7 @@ from anymodal.session.sqlite_log import SqliteLog, forget
 from anymodal.stages.perceive import BATCH, LIVE_BATCH
 from anymodal.testing import gradient_frame, make_video
 from anymodal.testing_bundle import random_bundle
-from anymodal.types import Answer, Delta
+from anymodal.types import Answer, Delta, Packet
 
 pytestmark = pytest.mark.timeout(900)
 QUESTION, WINDOWS = "what colour is it?", 2 * TRIP + 2
@@ -367,3 +367,14 @@ def test_an_opening_that_fails_leaves_nothing_behind(supervisor, clip):
     with pytest.raises(MediaError):
         supervisor.open("a", "none.mp4", {}, {})
     assert len(supervisor.rule("a", "list")) == 1, "it was there before"
+
+
+def test_a_bad_packet_among_others_is_told_and_the_rest_is_kept(supervisor):
+    supervisor.open("a", None, {}, {"streams": {"video": "video"}})
+    size = supervisor._parts.spec.modalities["video"].size_px
+    good = [Packet("video", "video", i / 4, gradient_frame(size, i), 4) for i in range(8)]
+    bad = [replace(good[3], pts_s=None), "packet"]
+    assert [type(e) for e in supervisor.push("a", [*good[:3], *bad, *good[3:]])] == [PacketError] * 2
+    supervisor.flush("a")
+    assert supervisor.windows("a") == 2 and ask(supervisor, "a").frames_seen == 8
+    assert sum(p.dropped for p in supervisor._sessions["a"].log.windows()) == 1

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -209,8 +210,11 @@ class Session:
         """The same as it is generated: Deltas, then the Answer."""
         self._check_open()
         self._mind.check(question)
-        if at_s is not None and not (math.isfinite(at_s) and at_s >= 0):
-            raise QuestionError(f"cannot answer as of {at_s:g} s: a session begins at 0", fix="give a time of 0 or later")
+        if at_s is not None and not (isinstance(at_s, Real) and 0 <= at_s < math.inf):
+            raise QuestionError(f"cannot answer as of {at_s!r:.40} s: a session begins at 0",
+                                fix="give a time in seconds, 0 or later")
+        if not isinstance(wait_s, Real) or math.isnan(wait_s):
+            raise QuestionError(f"cannot wait for {wait_s!r:.40} s", fix="give a number of seconds")
         stale_s = max(0.0, self._arrived_s - self.end_s) if at_s is None else 0.0
         return Asking(self, question, at_s, dialogue, wait_s, stale_s)
 
@@ -263,6 +267,8 @@ class Session:
         """
         with self._turns.taken():
             self._check_open()
+            if not isinstance(query, str):
+                raise QuestionError(f"cannot search for {query!r:.80}", fix="give words")
             return self._recall.search(query)
 
     def events(self, *, before_s: float | None = None) -> list[RuleEvent]:
