@@ -391,7 +391,7 @@ def test_a_newer_versions_log_is_refused(path):
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    refused(path, "version 99, newer than 2")
+    refused(path, "version 99, newer than 3")
 
 
 def test_a_log_with_a_hole_is_refused(path):
@@ -428,6 +428,55 @@ def test_a_changed_value_is_refused_where_it_is_read(path):
     refused(path, "window 7, 'video': stored bytes do not match their checksum")
     with SqliteLog.read(path) as log:
         assert len(list(log.windows(8))) == 32  # the others can still be read
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ("DELETE FROM about WHERE name = 'dtype'", "what it says of itself was changed"),
+    ("UPDATE about SET value = 2.0 WHERE name = 'window_s'", "what it says of itself was changed"),
+    ("PRAGMA user_version = 1", "what it says of itself was changed"),
+    ("UPDATE vectors SET embeds = NULL WHERE number = 5", "window 2: stored values do not match"),
+    ("UPDATE tokens SET stream = 'radio' WHERE window = 7", "window 7: stored values do not match"),
+    ("UPDATE windows SET dropped = 9 WHERE number = 7", "window 7: stored values do not match"),
+    ("UPDATE windows SET t1_s = NULL, seal = NULL WHERE number = 7", "window 7: stored values do not match"),
+    ("DELETE FROM tokens WHERE window = 7 AND place = 1", "window 7: stored values do not match"),
+])
+def test_a_changed_row_is_refused(path, change, message):
+    with sqlite3.connect(path) as db:
+        db.execute(change)
+    db.close()
+    with pytest.raises(LogError, match=message) as caught, SqliteLog.read(path) as log:
+        list(log.windows())
+    assert "restore it from a copy" in caught.value.fix
+
+
+def everything(path: Path) -> str:
+    with SqliteLog.read(path) as log:
+        windows = [(replace(p, tokens=()), [(replace(t, embeds=None, joint=None), t.embeds.tolist(), t.joint.tolist())
+                                            for t in p.tokens]) for p in log.windows()]
+        joints = [log.joint(name) for name in ("video", "audio")]
+        entries = [list(log.entries(kind)) for kind in (Turn, RuleEvent, Feed)]
+        return repr((log.info, log.last_window(), windows, entries, log.compaction_before(Compaction).key,
+                     [(j.windows.tolist(), j.streams, j.vectors.tolist()) for j in joints]))
+
+
+def test_no_changed_byte_is_read_as_if_nothing_were(tmp_path):
+    path, changed = tmp_path / "s.db", tmp_path / "changed.db"
+    with SqliteLog.create(path, INFO) as log:
+        for i in range(8):
+            log.append_window(replace(percept(i, gap="dark" if i == 5 else ""), repeats={"video": 0} if i == 3 else {}))
+            log.append(Turn(i, i + 1.0, f"q{i}", "a"))
+            log.append(RuleEvent(i, "bell", float(i)))
+        log.append(Feed(-1, "clip.mp4"))
+        log.append(Compaction(5, 7, np.arange(3.0)))
+    data, wanted, refused = path.read_bytes(), everything(path), 0
+    rng = np.random.default_rng(0)
+    for at in rng.choice([i for i, byte in enumerate(data) if byte], 600):
+        changed.write_bytes(data[:at] + bytes([data[at] ^ 1 << rng.integers(8)]) + data[at + 1:])
+        try:
+            assert everything(changed) == wanted, at
+        except LogError:
+            refused += 1
+    assert refused > 300
 
 
 def test_create_spoils_no_file(path):
