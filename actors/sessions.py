@@ -211,11 +211,13 @@ class RemoteAsking(Iterator[Delta | Answer]):
         self._sessions, self._what, self._at_s = sessions, what, at_s
         self._dialogue, self._wait_s = dialogue, wait_s
         self._key, self._cancelled = "", False
+        self._turn = uuid.uuid4().hex  # of all attempts
         self._pieces = resumed(self._attempt, lambda: None, sessions.runtime.start_timeout_s, lambda: self._cancelled)
 
     def _attempt(self) -> Iterator[Delta | Answer]:
         self._key = uuid.uuid4().hex
-        self._at_s = self._sessions.call_once("begin", self._key, *self._what, self._at_s, self._dialogue, self._wait_s)
+        self._at_s = self._sessions.call_once("begin", self._key, *self._what, self._at_s, self._dialogue, self._wait_s,
+                                              self._turn)
         while not self._cancelled and (piece := self._sessions.call_once("next", self._key)) is not None:
             yield piece
 

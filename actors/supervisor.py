@@ -275,11 +275,11 @@ class Supervisor:
     # -- questions ----------------------------------------------------------------------------------------------
 
     def begin(self, asking: str, name: str, question: str, at_s: float | None, dialogue: str | None,
-              wait_s: float) -> float:
-        """Begin an answer, to be fetched by `next`; gives the media time it is as of."""
+              wait_s: float, key: str = "") -> float:
+        """Begin an answer, to be fetched by `next`; gives the media time it is as of. `key`: see `Session.stream`."""
         self._drop_abandoned()
         session = self._find(name)
-        begun = session.stream(question, at_s=at_s, dialogue=dialogue, wait_s=wait_s)
+        begun = session.stream(question, at_s=at_s, dialogue=dialogue, wait_s=wait_s, key=key)
         if begun.at_s is None:
             begun.at_s = session.end_s
         self._askings[asking] = begun

@@ -21,7 +21,7 @@ from anymodal.language.judging import Judgement
 from anymodal.language.mind import Mind
 from anymodal.media import open_media
 from anymodal.media.spec import stream_specs
-from anymodal.session.log import Retention
+from anymodal.session.log import Retention, Turn
 from anymodal.session.sqlite_log import SqliteLog, forget
 from anymodal.stages.perceive import BATCH, LIVE_BATCH
 from anymodal.testing import gradient_frame, make_video
@@ -316,6 +316,23 @@ def test_a_log_of_another_bundle_is_refused(supervisor, supervising, clip, tmp_p
     other = random_bundle(tmp_path, name="other", seed=1)
     with pytest.raises(LogError, match="another bundle"):
         supervising(str(other)).open("a", clip, {}, {})
+
+
+def test_an_answer_that_did_not_arrive_is_kept_once(supervisor, supervising, bundle, clip):
+    def answer(of: Supervisor, key: str) -> Answer:
+        of.begin("asking", "a", QUESTION, float(WINDOWS), "d", 0.0, key)
+        while not isinstance(piece := of.next("asking"), Answer):
+            pass
+        return piece
+
+    supervisor.open("a", clip, {}, {})
+    wait(supervisor, "a")
+    first = answer(supervisor, "one")
+    successor = supervising(bundle)  # the first died with the answer in its hands, and who asked asks again
+    assert plain(answer(successor, "one")) == plain(first), "it is not an earlier turn of itself"
+    answer(successor, "two")
+    turns = list(successor._sessions["a"].log.entries(Turn))
+    assert [t.asking for t in turns] == ["one", "two"] and turns[0].text == first.text
 
 
 # -- forgetting -------------------------------------------------------------------------------------------------------

@@ -89,7 +89,8 @@ class Feed(_Row):
 
 @dataclass(frozen=True, slots=True)
 class Turn(_Row):
-    """A question and its finished answer, as of media time `at_s`. `dialogue`: which follow-ups may refer to it."""
+    """A question and its finished answer, as of media time `at_s`. `dialogue`: which follow-ups may refer to it. `asking`:
+    names the question where it may be asked again after a death; it is one turn all the same."""
 
     kind: ClassVar[str] = "turn"
     window: int
@@ -99,6 +100,11 @@ class Turn(_Row):
     confidence: float = 0.0
     evidence: tuple[Evidence, ...] = ()
     dialogue: str = ""
+    asking: str = ""
+
+    @property
+    def key(self) -> str | None:
+        return self.asking or None
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,8 +206,9 @@ class Session:
         raise SessionError("the answer was cancelled", fix="ask again")
 
     def stream(self, question: str, *, at_s: float | None = None, dialogue: str | None = None,
-               wait_s: float = 0.0) -> Asking:
-        """The same as it is generated: Deltas, then the Answer."""
+               wait_s: float = 0.0, key: str = "") -> Asking:
+        """The same as it is generated: Deltas, then the Answer. key: names a question that is asked again since its answer
+        may not have arrived: it is kept once."""
         self._check_open()
         self._mind.check(question)
         if at_s is not None and not (isinstance(at_s, Real) and 0 <= at_s < math.inf):
@@ -216,7 +217,7 @@ class Session:
         if not isinstance(wait_s, Real) or math.isnan(wait_s):
             raise QuestionError(f"cannot wait for {wait_s!r:.40} s", fix="give a number of seconds")
         stale_s = max(0.0, self._arrived_s - self.end_s) if at_s is None else 0.0
-        return Asking(self, question, at_s, dialogue, wait_s, stale_s)
+        return Asking(self, question, at_s, dialogue, wait_s, stale_s, key)
 
     def _answer(self, asking: Asking) -> Iterator[Delta | Answer]:
         """An answer's pieces. The lock is held only while a piece is made."""
@@ -226,7 +227,7 @@ class Session:
             state = self._state_at(asking.at_s)
             last = state.memory.last_window if asking.at_s is None else self._last(asking.at_s)
             as_of_s = (last + 1) * self.spec.window_s
-            turns = self._earlier(asking.dialogue, as_of_s)
+            turns = self._earlier(asking, as_of_s)
             alone = self.spec.memory.past_windows
             past = self._recall.past(asking.question, state.memory, last=last) if alone else []
             recalled = [] if past else self._recall.lost(asking.question, state.memory, self._most_recalled, last=last)
@@ -248,7 +249,7 @@ class Session:
             answer = replace(piece, ttft_s=waited_s or time.perf_counter() - asking.began_s, last_window=last,
                              windows_missing=self.log.gaps(last), stale_s=asking.stale_s)
             self._keep(Turn(last, as_of_s, answer.question, answer.text, answer.confidence, answer.evidence,
-                            asking.dialogue or ""))
+                            asking.dialogue or "", asking.key))
         yield answer
 
     def _pooled(self, question: str, last: int) -> list[Percept]:
@@ -282,10 +283,11 @@ class Session:
             self._check_open()
             self.log.append(Turn(self.log.last_window(), self.end_s, question, answer, dialogue=dialogue))
 
-    def _earlier(self, dialogue: str | None, as_of_s: float) -> list[Turn]:
-        if not dialogue:
+    def _earlier(self, asking: Asking, as_of_s: float) -> list[Turn]:
+        if not asking.dialogue:
             return []
-        return [t for t in self.log.entries(Turn, before_s=as_of_s) if t.dialogue == dialogue][-MOST_TURNS:]
+        return [t for t in self.log.entries(Turn, before_s=as_of_s)
+                if t.dialogue == asking.dialogue and (not asking.key or t.asking != asking.key)][-MOST_TURNS:]
 
     def _keep(self, turn: Turn) -> None:
         """Store a turn. A full disk does not withhold the answer."""
