@@ -160,8 +160,8 @@ class RemoteSession:
         return RemoteAsking(self._sessions, (self.name, question), at_s, dialogue, wait_s)
 
     def push(self, packets: Sequence[Packet]) -> list[AnymodalError]:
-        """Hand over packets; gives what was wrong with some. Raises RuntimeFault where the supervisor dies meanwhile:
-        what was pushed and not yet seen is then a gap."""
+        """Hand over packets; gives what was wrong with some. Raises SessionError where the session takes none, and
+        RuntimeFault where the supervisor dies meanwhile: what was pushed and not yet seen is then a gap."""
         return self._sessions.call_once("push", self.name, list(packets))
 
     def search(self, query: str) -> list[Any]:
@@ -183,7 +183,8 @@ class RemoteSession:
         return self._sessions.call("windows", self.name)
 
     def wait(self, *, stall_s: float = 600.0) -> int:
-        """Return once all that is fed has been seen. Raises what ended it early, or RuntimeFault after `stall_s`."""
+        """Return once all that is fed has been seen. Raises what ended it early, RuntimeFault after `stall_s`, and
+        SessionError while packets are pushed: `flush` first."""
         seen, since_s = -1, time.monotonic()
         while True:
             windows, running = self._sessions.call("watched", self.name)

@@ -65,7 +65,9 @@ class ActorSession(Session):
             self.fault = error
 
     def running(self, within_s: float = 0.0) -> bool:
-        """Is it being fed, still after a while? Raises what ended the feed, or what keeps it from going on."""
+        """Is it being fed, still after a while? Raises what ended the feed, or what keeps it from going on; SessionError
+        while packets are pushed."""
+        self._check_flushed()
         if self._resuming is not None:
             self._resuming.join(within_s)
             if self._resuming.is_alive():
@@ -206,11 +208,13 @@ class Supervisor:
                 raise
 
     def push(self, name: str, packets: list[Packet]) -> list[AnymodalError]:
-        """Packets in order; gives what was wrong with some of them."""
-        wrong = []
+        """Packets in order; gives what was wrong with some of them. Raises SessionError where the session takes none."""
+        session, wrong = self._find(name), []
         for packet in packets:
             try:
-                self._find(name).push(packet)
+                session.push(packet)
+            except SessionError:
+                raise
             except AnymodalError as error:
                 wrong.append(error)
         return wrong

@@ -200,8 +200,8 @@ def test_a_time_that_has_not_come(agent, clip):
         session.feed(clip)
         waited = session.ask(QUESTION, at_s=9.3, wait_s=LONG_S)
         assert waited.last_window == 8
-        with pytest.raises(QuestionError, match="has seen 12 s so far"):  # at once: nothing more will come
-            session.ask(QUESTION, at_s=13.0, wait_s=10 * LONG_S)
+        with pytest.raises(QuestionError, match=r"has seen 12 s so far \(give a time from 0 to 12, or feed more\)"):
+            session.ask(QUESTION, at_s=13.0, wait_s=10 * LONG_S)  # at once: nothing comes
         assert session.ask(QUESTION, at_s=12.9).last_window == 11
 
 
@@ -641,6 +641,17 @@ def test_a_long_absence_is_no_overload(agent):
             session.push(Packet("video", "video", i / 4, gradient_frame(32, i), 4))
         session.flush()
         assert {p.gap for p in session.log.windows()} == {"", "no signal"}
+
+
+def test_what_is_pushed_has_no_end_to_wait_for(agent):
+    with agent.open() as session:
+        session.push(packets(agent, 1)[0])
+        began_s = time.monotonic()
+        with pytest.raises(SessionError, match=r"no end to wait for \(flush\(\)"):
+            session.wait()
+        assert time.monotonic() - began_s < LONG_S
+        session.flush()
+        session.wait()
 
 
 def test_nothing_is_pushed_behind_a_flush(agent, monkeypatch):

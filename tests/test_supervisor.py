@@ -392,6 +392,11 @@ def test_a_bad_packet_among_others_is_told_and_the_rest_is_kept(supervisor):
     good = [Packet("video", "video", i / 4, gradient_frame(size, i), 4) for i in range(8)]
     bad = [replace(good[3], pts_s=None), "packet"]
     assert [type(e) for e in supervisor.push("a", [*good[:3], *bad, *good[3:]])] == [PacketError] * 2
+    with pytest.raises(SessionError, match="no end to wait for"):
+        supervisor.watched("a")
     supervisor.flush("a")
-    assert supervisor.windows("a") == 2 and ask(supervisor, "a").frames_seen == 8
+    assert wait(supervisor, "a") == 2 and ask(supervisor, "a").frames_seen == 8
     assert sum(p.dropped for p in supervisor._sessions["a"].log.windows()) == 1
+    supervisor.close("a")
+    with pytest.raises(SessionError, match="no session 'a'"):
+        supervisor.push("a", good)

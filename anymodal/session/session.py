@@ -15,6 +15,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
@@ -84,7 +85,7 @@ class Session:
                               stale_s=STALE_WINDOWS * bundle.spec.window_s if stale_s is None else stale_s,
                               idle_timeout_s=idle_timeout_s)
         phrases = Phrases(bundle.spec.search, lambda texts: bundle.joint_text(texts), self._mind.spelt)
-        self.rules = Rules(session_log, lock=self._turns.taken, check=self._check_rule,
+        self.rules = Rules(session_log, lock=self._turn, check=self._check_rule,
                            concerned=Sift(phrases, session_log).concerned)
         self._recent = Recent(bundle.spec)
         self._recall = Recall(phrases, session_log)
@@ -167,8 +168,9 @@ class Session:
         self._outages.note(source, reason, start_s, end_s)
 
     def wait(self, *, stall_s: float = STALL_S) -> None:
-        """Return once all that is fed has been seen. Raises what ended it early, and RuntimeFault after `stall_s`
-        seconds without a new window."""
+        """Return once all that is fed has been seen. Raises what ended it early, RuntimeFault after `stall_s` seconds
+        without a new window, and SessionError while packets are pushed: they have no end before `flush`."""
+        self._check_flushed()
         seen, since = self.windows, time.monotonic()
         while (feeder := self._feeder) is not None and feeder.running:
             with self._news:
@@ -180,14 +182,18 @@ class Session:
                                    fix="close the session, look at the source, and reopen it")
         self._raise_fault()
 
+    def _check_flushed(self) -> None:
+        if self._pushes.going_on and (feeder := self._feeder) is not None and feeder.running:
+            raise SessionError("packets are pushed to the session, so there is no end to wait for",
+                               fix="flush() waits until all that was pushed has been seen")
+
     def seen(self, after: int = -1, *, wait_s: float = 0.0) -> list[Seen]:
         """What the windows after number `after` were, oldest first, a few dozen at once; waits for one to come."""
         self._check_open()
         if self.log.last_window() <= after:
             with self._news:
                 self._news.wait_for(lambda: self._closed or self._told.last > after, wait_s)
-        with self._turns.taken():
-            self._check_open()
+        with self._turn():
             return [replace(s, says=tuple(self._recall.says(s.window))) for s in self._told.since(self.log, after)]
 
     # -- asking -------------------------------------------------------------------------------------------------
@@ -222,8 +228,7 @@ class Session:
     def _answer(self, asking: Asking) -> Iterator[Delta | Answer]:
         """An answer's pieces. The lock is held only while a piece is made."""
         self._wait_for(asking.at_s, asking.wait_s, asking.stopped)
-        with self._turns.taken(), self._lanes.taken(urgent=True):
-            self._check_open()
+        with self._turn(), self._lanes.taken(urgent=True):
             state = self._state_at(asking.at_s)
             last = state.memory.last_window if asking.at_s is None else self._last(asking.at_s)
             as_of_s = (last + 1) * self.spec.window_s
@@ -244,8 +249,7 @@ class Session:
                 piece = next(pieces, None)
         if asking.cancelled:
             return
-        with self._turns.taken():
-            self._check_open()
+        with self._turn():
             answer = replace(piece, ttft_s=waited_s or time.perf_counter() - asking.began_s, last_window=last,
                              windows_missing=self.log.gaps(last), stale_s=asking.stale_s)
             self._keep(Turn(last, as_of_s, answer.question, answer.text, answer.confidence, answer.evidence,
@@ -266,8 +270,7 @@ class Session:
 
         Raises QuestionError for a query without a word that the bundle can look for.
         """
-        with self._turns.taken():
-            self._check_open()
+        with self._turn():
             if not isinstance(query, str):
                 raise QuestionError(f"cannot search for {query!r:.80}", fix="give words")
             return self._recall.search(query)
@@ -279,8 +282,7 @@ class Session:
 
     def tell(self, question: str, answer: str, *, dialogue: str) -> None:
         """Note what was asked and answered elsewhere: later questions of the dialogue may refer to it."""
-        with self._turns.taken():
-            self._check_open()
+        with self._turn():
             self.log.append(Turn(self.log.last_window(), self.end_s, question, answer, dialogue=dialogue))
 
     def _earlier(self, asking: Asking, as_of_s: float) -> list[Turn]:
@@ -303,11 +305,13 @@ class Session:
         while at_s is not None and self._last(at_s) >= self.windows and not stopped():
             feeder = self._feeder
             left_s = until - time.monotonic()
-            if left_s <= 0 or (feeder is not None and not feeder.running and self._last(at_s) >= self.windows):
+            ended = feeder is not None and not feeder.running
+            if left_s <= 0 or (ended and self._last(at_s) >= self.windows):
                 if feeder is not None and feeder.error is not None:
                     raise feeder.error
                 raise QuestionError(f"cannot answer as of {at_s:g} s: the session has seen {self.end_s:g} s so far",
-                                    fix=f"give a time from 0 to {self.end_s:g}, or wait for it with wait_s")
+                                    fix=f"give a time from 0 to {self.end_s:g}" + (", or feed more" if ended
+                                                                             else ", or wait for it with wait_s"))
             with self._news:
                 self._news.wait(min(left_s, 0.1))
         self._check_open()
@@ -347,8 +351,7 @@ class Session:
         """May be called again: what is in the log already is not added."""
         arrived = iter(zip(percepts, batch, strict=True))
         for percept, (window, gap) in arrived:
-            with self._turns.taken(), self._lanes.taken():
-                self._check_open()
+            with self._turn(), self._lanes.taken():
                 together = self._whole_batches and not len(self.rules)
                 self._note(percept, window, gap, later=together)
                 while gap or together:  # the next costs little more, and need not wait for another turn
@@ -445,6 +448,13 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """A turn at the mind; raises where the session is closed."""
+        with self._turns.taken():
+            self._check_open()
+            yield
 
     def _check_open(self) -> None:
         if self._closed:
