@@ -16,6 +16,7 @@ from actors.cluster import Cluster
 from actors.faults import as_fault
 from actors.sessions import STOP_TIMEOUT_S, Sessions, stop_supervisor, supervisors
 from anymodal.errors import AnymodalError, SessionError
+from anymodal.session.log import Retention
 
 DEFAULT_ADDRESS = "auto"
 
@@ -29,6 +30,8 @@ def start(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--at", type=float, metavar="SECONDS", help="as of this media time")
     parser.add_argument("--wait", action="store_true", help="until all of the media has been seen")
     parser.add_argument("--gate", action="store_true", help="a new session encodes only what changes")
+    parser.add_argument("--keep", type=float, metavar="SECONDS", help="a new session's log drops what is older")
+    parser.add_argument("--keep-bytes", type=int, metavar="N", help="and what is oldest, where it is larger")
     parser.add_argument("--model", default="tiny", help="a shipped bundle's name, or the path of a YAML")
     parser.add_argument("--folder", type=Path, help="where a new supervisor keeps the logs")
     return _run(_start, parser.parse_args(argv))
@@ -42,10 +45,11 @@ def ps(argv: Sequence[str] | None = None) -> int:
 
 
 def stop(argv: Sequence[str] | None = None) -> int:
-    """End sessions; their logs stay. With the last one end the actors."""
+    """End sessions; their logs stay, unless they are forgotten. With the last one end the actors."""
     parser = _parser("stop", stop.__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="which sessions")
     parser.add_argument("--all", action="store_true", help="all of them")
+    parser.add_argument("--forget", action="store_true", help="delete their logs, too")
     options = parser.parse_args(argv)
     if bool(options.names) == options.all:
         parser.error("give names, or --all")
@@ -70,7 +74,8 @@ def _run(command, options: argparse.Namespace) -> int:
 
 def _start(options: argparse.Namespace) -> None:
     with Sessions(options.model, options.address, folder=options.folder) as sessions:
-        session = (sessions.open(options.name, options.media, gate=options.gate) if options.media
+        retention = Retention(options.keep, options.keep_bytes)
+        session = (sessions.open(options.name, options.media, gate=options.gate, retention=retention) if options.media
                    else sessions.session(options.name))
         if options.wait:
             session.wait()
@@ -116,15 +121,17 @@ def _stop(options: argparse.Namespace) -> None:
     try:
         rows = _rows()
         wanted = [row for row in rows if options.all or row["session"] in options.names]
+        end = "forget" if options.forget else "close"
         missing = set(options.names) - {row["session"] for row in rows}
         for name, actor in supervisors().items():
             mine = [row["session"] for row in wanted if row["actor"] == name]
             for session in mine:
-                ray.get(actor.close.remote(session), timeout=STOP_TIMEOUT_S)
+                ray.get(getattr(actor, end).remote(session), timeout=STOP_TIMEOUT_S)
             if len(mine) == sum(row["actor"] == name for row in rows):  # also one without sessions
                 stop_supervisor(actor)
         if missing:
-            raise SessionError(f"no session {sorted(missing)[0]!r}", fix="anymodal ps")
+            fix = "anymodal ps; the log of a stopped one: anymodal forget LOG" if options.forget else "anymodal ps"
+            raise SessionError(f"no session {sorted(missing)[0]!r}", fix=fix)
     except RayError as error:
         raise as_fault(error, "supervisor") from error
     finally:

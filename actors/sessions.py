@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from actors.session_parts import RETRY_EVERY_S
 from actors.supervisor import Supervisor, resumed
 from anymodal.config import load_spec
 from anymodal.errors import AnymodalError, ConfigError, PlacementError, RuntimeFault, SessionError
+from anymodal.session.log import Retention
 from anymodal.types import Answer, Delta, Packet
 
 NAMESPACE = "anymodal"
@@ -72,15 +74,16 @@ class Sessions:
 
     def open(self, name: str, media: str | Path | None = None, *, sidecars: Mapping[str, str | Path] | None = None,
              live: bool = False, streams: Mapping[str, str] | None = None,
-             idle_timeout_s: float | None = None, stale_s: float | None = None, gate: bool = False) -> RemoteSession:
+             idle_timeout_s: float | None = None, stale_s: float | None = None, gate: bool = False,
+             retention: Retention | None = None) -> RemoteSession:
         """Begin a session, or go on with that of this name. media: watched from now on; without it push packets.
 
-        live, streams, idle_timeout_s, stale_s, gate: of a session that is not running yet, as of `Agent.open`.
+        live, streams, idle_timeout_s, stale_s, gate, retention: of a session that is not running yet, as of `Agent.open`.
         """
         place = None if media is None else str(media) if "://" in str(media) else str(Path(media).absolute())
         tables = {kind: str(Path(path).absolute()) for kind, path in (sidecars or {}).items()}
         options = {"live": live, "streams": streams and dict(streams), "idle_timeout_s": idle_timeout_s,
-                   "stale_s": stale_s, "gate": gate or None}
+                   "stale_s": stale_s, "gate": gate or None, "retention": retention and asdict(retention)}
         self.call("open", name, place, tables, options)
         return RemoteSession(self, name)
 
@@ -92,8 +95,15 @@ class Sessions:
 
     def stop(self, *names: str) -> None:
         """End sessions; their logs stay. With the last one end the supervisor and its parts."""
+        self._end("close", names)
+
+    def forget(self, *names: str) -> None:
+        """The same, and their logs are deleted."""
+        self._end("forget", names)
+
+    def _end(self, how: str, names: Sequence[str]) -> None:
         for name in names:
-            self.call("close", name)
+            self.call(how, name)
         if not self.list():
             self.end()
 
@@ -150,8 +160,8 @@ class RemoteSession:
         return RemoteAsking(self._sessions, (self.name, question), at_s, dialogue, wait_s)
 
     def push(self, packets: Sequence[Packet]) -> list[AnymodalError]:
-        """Hand over packets; gives what was wrong with some. Raises RuntimeFault where the supervisor dies meanwhile:
-        what was pushed and not yet seen is then a gap."""
+        """Hand over packets; gives what was wrong with some. Raises SessionError where the session takes none, and
+        RuntimeFault where the supervisor dies meanwhile: what was pushed and not yet seen is then a gap."""
         return self._sessions.call_once("push", self.name, list(packets))
 
     def search(self, query: str) -> list[Any]:
@@ -173,7 +183,8 @@ class RemoteSession:
         return self._sessions.call("windows", self.name)
 
     def wait(self, *, stall_s: float = 600.0) -> int:
-        """Return once all that is fed has been seen. Raises what ended it early, or RuntimeFault after `stall_s`."""
+        """Return once all that is fed has been seen. Raises what ended it early, RuntimeFault after `stall_s`, and
+        SessionError while packets are pushed: `flush` first."""
         seen, since_s = -1, time.monotonic()
         while True:
             windows, running = self._sessions.call("watched", self.name)
@@ -188,6 +199,10 @@ class RemoteSession:
     def stop(self) -> None:
         self._sessions.stop(self.name)
 
+    def forget(self) -> None:
+        """End it, and delete its log."""
+        self._sessions.forget(self.name)
+
 
 class RemoteAsking(Iterator[Delta | Answer]):
     """As `anymodal.session.asking.Asking`: one thread iterates, any may `cancel`."""
@@ -197,11 +212,13 @@ class RemoteAsking(Iterator[Delta | Answer]):
         self._sessions, self._what, self._at_s = sessions, what, at_s
         self._dialogue, self._wait_s = dialogue, wait_s
         self._key, self._cancelled = "", False
+        self._turn = uuid.uuid4().hex  # of all attempts
         self._pieces = resumed(self._attempt, lambda: None, sessions.runtime.start_timeout_s, lambda: self._cancelled)
 
     def _attempt(self) -> Iterator[Delta | Answer]:
         self._key = uuid.uuid4().hex
-        self._at_s = self._sessions.call_once("begin", self._key, *self._what, self._at_s, self._dialogue, self._wait_s)
+        self._at_s = self._sessions.call_once("begin", self._key, *self._what, self._at_s, self._dialogue, self._wait_s,
+                                              self._turn)
         while not self._cancelled and (piece := self._sessions.call_once("next", self._key)) is not None:
             yield piece
 

@@ -11,7 +11,6 @@ import json
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -20,8 +19,8 @@ from typing import Any
 
 from actors.session_parts import RETRY_EVERY_S, TRIP, Parts
 from anymodal.errors import AnymodalError, RuntimeFault, SessionError
-from anymodal.session.local import Session, SqliteLog
-from anymodal.session.log import Feed, LogInfo
+from anymodal.session.local import Session, SqliteLog, new_session, old_session
+from anymodal.session.log import Feed, Retention
 from anymodal.session.news import token_counts
 from anymodal.session.sqlite_log import forget
 from anymodal.types import Answer, Delta, Packet
@@ -66,7 +65,9 @@ class ActorSession(Session):
             self.fault = error
 
     def running(self, within_s: float = 0.0) -> bool:
-        """Is it being fed, still after a while? Raises what ended the feed, or what keeps it from going on."""
+        """Is it being fed, still after a while? Raises what ended the feed, or what keeps it from going on; SessionError
+        while packets are pushed."""
+        self._check_flushed()
         if self._resuming is not None:
             self._resuming.join(within_s)
             if self._resuming.is_alive():
@@ -166,9 +167,13 @@ class Supervisor:
         except AnymodalError as error:
             self._fault = error
             return
-        for name, options in self._noted().items():
+        noted = self._noted()
+        kept = {name: options for name, options in noted.items() if self._path(name).exists()}  # others were forgotten
+        if kept != noted:
+            self._note(kept)
+        for name, options in kept.items():
             try:
-                self._sessions[name] = self._reopened(name, options)
+                self._sessions[name] = self._reopened(name, options, check=False)  # it waits for no mind
             except AnymodalError as error:
                 self._faults[name] = error
 
@@ -183,11 +188,13 @@ class Supervisor:
     def open(self, name: str, media: str | None, sidecars: Mapping[str, str], options: Mapping[str, Any]) -> None:
         """Begin a session, or go on with the one of this name. May be called twice. Raises MediaError, LogError.
 
-        options: `live`, `streams`, `idle_timeout_s`, `stale_s`, `gate`, as of `Agent.open`; None is the default.
+        options: `live`, `streams`, `idle_timeout_s`, `stale_s`, `gate`, as of `Agent.open`, and the fields of its
+        `retention`; None is the default. A supervisor that is restarted opens it with the same.
         """
         if not name or Path(name).name != name or name.startswith("."):
             raise SessionError(f"{name!r} is no name for a session", fix="letters, digits, - and _")
         with self._lock:
+            new = not self._path(name).exists()
             if name not in self._sessions:
                 self._sessions[name] = self._made(name, options)
                 self._faults.pop(name, None)
@@ -196,17 +203,18 @@ class Supervisor:
             try:
                 self._find(name).begin(media, sidecars)
             except AnymodalError:
-                if not self._find(name).windows:  # nothing was ever seen: as if it had not been opened
-                    self.close(name)
-                    forget(self._path(name))
+                if new:
+                    self.forget(name)  # as if it had not been opened
                 raise
 
     def push(self, name: str, packets: list[Packet]) -> list[AnymodalError]:
-        """Packets in order; gives what was wrong with some of them."""
-        wrong = []
+        """Packets in order; gives what was wrong with some of them. Raises SessionError where the session takes none."""
+        session, wrong = self._find(name), []
         for packet in packets:
             try:
-                self._find(name).push(packet)
+                session.push(packet)
+            except SessionError:
+                raise
             except AnymodalError as error:
                 wrong.append(error)
         return wrong
@@ -235,12 +243,18 @@ class Supervisor:
         rows = []
         for name, session in list(self._sessions.items()):
             feeder = session._feeder
-            fault = session.fault or (feeder and feeder.error)
-            rows.append({"session": name, "bundle": self._bundle, "windows": session.windows, "seen_s": session.end_s,
-                         "feeding": bool(feeder and feeder.running), "log": str(self._path(name)),
-                         "error": str(fault or "")})
-        return rows + [{"session": name, "bundle": self._bundle, "windows": 0, "seen_s": 0.0, "feeding": False,
-                        "log": str(self._path(name)), "error": str(error)} for name, error in self._faults.items()]
+            try:
+                seen = session.windows, session.end_s
+            except AnymodalError as error:
+                rows.append(self._row(name, error, 0, 0.0))
+            else:
+                rows.append(self._row(name, session.fault or (feeder and feeder.error), *seen, feeder and feeder.running))
+        return rows + [self._row(name, error, 0, 0.0) for name, error in list(self._faults.items())]
+
+    def _row(self, name: str, fault: AnymodalError | None, windows: int, seen_s: float,
+             feeding: bool | None = False) -> dict[str, Any]:
+        return {"session": name, "bundle": self._bundle, "windows": windows, "seen_s": seen_s, "feeding": bool(feeding),
+                "log": str(self._path(name)), "error": str(fault or "")}
 
     def close(self, name: str) -> None:
         """End a session; its log stays."""
@@ -265,11 +279,11 @@ class Supervisor:
     # -- questions ----------------------------------------------------------------------------------------------
 
     def begin(self, asking: str, name: str, question: str, at_s: float | None, dialogue: str | None,
-              wait_s: float) -> float:
-        """Begin an answer, to be fetched by `next`; gives the media time it is as of."""
+              wait_s: float, key: str = "") -> float:
+        """Begin an answer, to be fetched by `next`; gives the media time it is as of. `key`: see `Session.stream`."""
         self._drop_abandoned()
         session = self._find(name)
-        begun = session.stream(question, at_s=at_s, dialogue=dialogue, wait_s=wait_s)
+        begun = session.stream(question, at_s=at_s, dialogue=dialogue, wait_s=wait_s, key=key)
         if begun.at_s is None:
             begun.at_s = session.end_s
         self._askings[asking] = begun
@@ -329,15 +343,12 @@ class Supervisor:
         return self._sessions[name]
 
     def _made(self, name: str, options: Mapping[str, Any]) -> ActorSession:
-        identity = self._parts.identity
         if self._path(name).exists():
-            return self._reopened(name, options, identity)
-        spec = self._parts.spec
-        info = LogInfo(uuid.uuid4().hex, spec.name, identity, spec.window_s, spec.dtype)
-        return ActorSession(self._parts, SqliteLog.create(self._path(name), info), **_given(options))
+            return self._reopened(name, options)
+        return new_session(self._parts, self._path(name), kind=ActorSession, **_given(name, options))
 
-    def _reopened(self, name: str, options: Mapping[str, Any], identity: str | None = None) -> ActorSession:
-        session = ActorSession(self._parts, SqliteLog.open(self._path(name), identity=identity), **_given(options))
+    def _reopened(self, name: str, options: Mapping[str, Any], *, check: bool = True) -> ActorSession:
+        session = old_session(self._parts, self._path(name), kind=ActorSession, check=check, **_given(name, options))
         *_, noted = None, *session.log.entries(Feed)
         if noted is not None and noted.media:
             session.resume()
@@ -357,5 +368,6 @@ class Supervisor:
         os.replace(half, self._register)
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if value is not None}
+def _given(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    given = {key: value for key, value in options.items() if value is not None}
+    return {**given, "retention": Retention(**given.get("retention", {})), "stopped_by": f"anymodal stop {name} --forget"}

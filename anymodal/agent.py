@@ -106,7 +106,7 @@ class Agent:
         not changed are not encoded again. idle_timeout_s: a stream silent for so long is not waited for. retention: what
         the log may drop of its past.
         """
-        from anymodal.session.local import new_session
+        from anymodal.session.local import forget, new_session
 
         session = new_session(self.bundle, log, retention=retention, streams=streams, live=live,
                               gate=gate, idle_timeout_s=idle_timeout_s, stale_s=stale_s)
@@ -115,6 +115,8 @@ class Agent:
                 session.feed(media, sidecars=sidecars)
             except BaseException:
                 session.close()
+                if log is not None:
+                    forget(log)  # as if it had not been opened
                 raise
         return session
 

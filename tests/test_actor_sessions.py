@@ -20,6 +20,7 @@ from actors.cluster import psutil
 from actors.sessions import Sessions
 from actors.supervisor import resumed
 from anymodal.errors import DefectError, MediaError, QuestionError, RuntimeFault, SessionError
+from anymodal.session.log import Retention
 from anymodal.testing import gradient_frame, gradient_levels, make_video
 from anymodal.types import Answer, Delta, Packet
 
@@ -73,7 +74,7 @@ def test_the_same_answers_as_in_one_process(sessions, agent, clip):
 def test_16_bit_pictures_are_pushed_as_in_one_process(sessions, agent):
     streams = {"inside": "thermal", "outside": "thermal"}
     packets = [Packet(name, "thermal", i / 4, levels, 4.0) for i, levels in enumerate(warmth(12)) for name in streams]
-    here, there = agent.open(streams=streams), sessions.open("pushed", streams=streams)
+    here, there = agent.open(streams=streams), sessions.open("pushed", streams=streams, retention=Retention(60.0))
     try:
         for packet in packets:
             here.push(packet)
@@ -145,7 +146,7 @@ def test_what_a_live_source_missed_is_a_gap(sessions):
     assert live.windows == 15 and answer.windows_missing >= 4
 
 
-def test_a_session_outlives_its_driver_and_is_listed_and_stopped(sessions, bundle, clip, capsys):
+def test_a_session_outlives_its_driver_and_is_listed_and_stopped(sessions, bundle, clip, folder, capsys):
     address = ray.get_runtime_context().gcs_address
     code = ("import sys, time; from actors.sessions import Sessions; "
             "Sessions(sys.argv[1], sys.argv[2]).open('left', sys.argv[3]); print('open', flush=True); time.sleep(999)")
@@ -158,6 +159,10 @@ def test_a_session_outlives_its_driver_and_is_listed_and_stopped(sessions, bundl
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {"same", "live", "left"} <= {row["session"] for row in rows}
     assert session_commands.stop(["--address", address, "nobody"]) == 2
+    assert session_commands.stop(["--address", address, "same", "--forget"]) == 0
+    assert "same" not in {row["session"] for row in sessions.list()} and not (folder / "logs" / "same.session").exists()
+    sessions.session("live").forget()
+    assert "live" not in sessions.call("names")
     pids = sessions.ready()
     assert session_commands.stop(["--address", address, "--all"]) == 0
     deadline_s = time.monotonic() + 120  # a killed process takes a moment to be gone

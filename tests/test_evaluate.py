@@ -289,7 +289,7 @@ def test_a_question_of_another_world_is_declined_as_readily_as_was_fitted(monkey
     assert found[4.0][0] == pytest.approx([odds + 4 for odds in found[0.0][0]], abs=1e-3)
     assert found[0.0][1] != found[60.0][1] == [OUTSIDE.lower()] * 3
     nothing = mind.open()
-    assert mind.strangeness(nothing, questions[2:]) == [-float("inf")], "of what is not heard it is known that none can tell"
+    assert mind.strangeness(nothing, questions[2:]) == [-float("inf")], "of what is not heard nothing can be told"
     assert [p.text for q in questions for p in mind.answer(state, q) if isinstance(p, Answer)] == found[60.0][1]
 
 

@@ -401,15 +401,19 @@ def test_places_that_do_not_fit_their_tokens_do_not_enter_the_log(tmp_path, chan
         assert log.last_window() == -1
 
 
-def test_a_log_of_the_version_before_is_read_as_it_is_and_gone_on_with(tmp_path):
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_log_of_a_version_before_is_read_as_it_is_and_gone_on_with(tmp_path, version):
     path = tmp_path / "old.db"
     with SqliteLog.create(path, LogInfo("s", "q", "id", 1.0, "bfloat16")) as log:
         plain_tokens = tuple(replace(t, positions=None, takes=(0, 0, 0), extras=None) for t in percept(0).tokens)
         log.append_window(replace(percept(0), tokens=plain_tokens))
-    with sqlite3.connect(path) as db:  # as version 1 made it
-        db.execute("ALTER TABLE vectors DROP COLUMN positions")
-        db.execute("ALTER TABLE vectors DROP COLUMN extras")
-        db.execute("PRAGMA user_version = 1")
+    with sqlite3.connect(path) as db:  # as that version made it
+        for column in ("positions", "extras")[: 2 if version == 1 else 0]:
+            db.execute(f"ALTER TABLE vectors DROP COLUMN {column}")
+        for table in ("windows", "tokens"):
+            db.execute(f"ALTER TABLE {table} DROP COLUMN seal")
+        db.execute("DELETE FROM about WHERE name = 'seal'")
+        db.execute(f"PRAGMA user_version = {version}")
     db.close()
     reader = SqliteLog.read(path)
     assert next(reader.windows()).tokens[0].positions is None
@@ -418,3 +422,8 @@ def test_a_log_of_the_version_before_is_read_as_it_is_and_gone_on_with(tmp_path)
         assert np.array_equal(list(log.windows())[1].tokens[0].extras, percept(1).tokens[0].extras)
     assert np.array_equal(list(reader.windows())[1].tokens[0].positions, percept(1).tokens[0].positions)
     reader.close()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE windows SET frames = 99 WHERE number = 0")  # one that the earlier version stored
+    db.close()
+    with pytest.raises(LogError, match="window 0: stored values do not match"), SqliteLog.read(path) as log:
+        list(log.windows())

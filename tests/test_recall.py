@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from anymodal.config_words import SearchSpec
-from anymodal.errors import ConfigError, QuestionError
+from anymodal.errors import ConfigError, LogError, QuestionError
 from anymodal.language.past import Past, chosen
 from anymodal.language.tokenizer import times_in
 from anymodal.memory import Span
 from anymodal.session.log import LogInfo
 from anymodal.session.phrases import Phrases, expand
 from anymodal.session.recall import Recall
-from anymodal.session.sqlite_log import SqliteLog
+from anymodal.session.sqlite_log import SqliteLog, forget
 from anymodal.stages.items import Percept
 from anymodal.types import Evidence, Tokens
 
@@ -221,3 +221,11 @@ def test_times_are_read_from_questions():
 def test_a_phrase_must_name_known_words():
     with pytest.raises(ValueError, match="colour"):
         SearchSpec(words={"color": ("red",)}, phrases={"video": ("{colour}",)})
+
+
+def test_a_log_that_was_forgotten_is_not_searched(log):
+    recall = Recall(Phrases(SPEC, text), log)
+    assert recall.search("red circle")
+    forget(log.path)
+    with pytest.raises(LogError, match="is gone: it was forgotten"):
+        recall.search("red circle")

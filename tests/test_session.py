@@ -200,15 +200,23 @@ def test_a_time_that_has_not_come(agent, clip):
         session.feed(clip)
         waited = session.ask(QUESTION, at_s=9.3, wait_s=LONG_S)
         assert waited.last_window == 8
-        with pytest.raises(QuestionError, match="has seen 12 s so far"):  # at once: nothing more will come
-            session.ask(QUESTION, at_s=13.0, wait_s=10 * LONG_S)
+        with pytest.raises(QuestionError, match=r"has seen 12 s so far \(give a time from 0 to 12, or feed more\)"):
+            session.ask(QUESTION, at_s=13.0, wait_s=10 * LONG_S)  # at once: nothing comes
         assert session.ask(QUESTION, at_s=12.9).last_window == 11
 
 
-@pytest.mark.parametrize("at_s", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("at_s", [-1.0, float("nan"), float("inf"), "3"])
 def test_a_time_that_is_none(agent, at_s):
-    with agent.open() as session, pytest.raises(QuestionError, match="begins at 0"):
-        session.ask(QUESTION, at_s=at_s)
+    with agent.open() as session:
+        with pytest.raises(QuestionError, match="begins at 0"):
+            session.ask(QUESTION, at_s=at_s)
+        with pytest.raises(QuestionError, match="cannot wait for None s"):
+            session.ask(QUESTION, wait_s=None)
+
+
+def test_a_search_for_nothing(agent):
+    with agent.open() as session, pytest.raises(QuestionError, match="cannot search for None"):
+        session.search(None)
 
 
 @pytest.mark.parametrize("question", ["", "   ", 3, "why? " * 1000])
@@ -409,6 +417,16 @@ def test_another_writer_takes_the_session_over(agent, clip, log):
         assert new.ask(QUESTION).windows_seen == SECONDS
 
 
+@pytest.mark.parametrize("options", [{"streams": {"x": "smell"}}, {"stale_s": -1.0}])
+def test_a_reopening_that_is_refused_takes_the_session_from_nobody(agent, clip, log, options):
+    with agent.open(log=log) as writer:
+        with pytest.raises((SessionError, ConfigError)):
+            agent.reopen(log, **options)
+        writer.feed(clip)
+        writer.wait()
+        assert writer.ask(QUESTION).windows_seen == SECONDS
+
+
 def test_a_reader_follows_the_writer(agent, clip, log):
     with agent.open(log=log) as writer, agent.reopen(log, write=False) as reader:
         assert reader.ask(QUESTION).windows_seen == 0
@@ -455,6 +473,18 @@ def test_logs_that_do_not_fit(agent, log, folder, tmp_path):
         agent.reopen(tmp_path / "none.db")
 
 
+@pytest.mark.parametrize(("media", "options"), [("none.mp4", {}), (None, {"streams": {"x": "smell"}}),
+                                                (None, {"stale_s": -1.0})])
+def test_an_opening_that_fails_leaves_no_log(agent, clip, log, media, options):
+    with pytest.raises((MediaError, SessionError, ConfigError)):
+        agent.open(media, log=log, **options)
+    assert list(log.parent.iterdir()) == []
+    agent.open(clip, log=log).close()
+    with pytest.raises(LogError, match="is there already"):
+        agent.open(media, log=log, **options)
+    assert log.exists(), "another call had made it"
+
+
 def test_the_identity_of_a_bundle(agent, bundle, tmp_path):
     same = load(bundle).bundle
     assert same.identity == agent.bundle.identity
@@ -487,8 +517,9 @@ def test_forgetting_a_session_that_is_open(agent, clip, log):
     with agent.open(clip, log=log) as session:
         session.wait()
         forget(log)
-        with pytest.raises(LogError):
-            session.ask(QUESTION)
+        for use in (lambda: session.ask(QUESTION), session.events):
+            with pytest.raises(LogError, match="is gone: it was forgotten"):
+                use()
     assert list(log.parent.iterdir()) == []
 
 
@@ -515,6 +546,11 @@ def test_packets_are_as_good_as_a_file(agent, log):
         assert session.windows == 4
         answer = session.ask(QUESTION)
         assert answer.frames_seen == 16 and answer.frames_dropped == 0
+    with agent.open(log=log.with_name("np.db")) as of_numpy:
+        for packet in given:
+            of_numpy.push(replace(packet, pts_s=np.float32(packet.pts_s), rate_hz=np.int64(packet.rate_hz)))
+        of_numpy.flush()
+    assert contents(log) == contents(log.with_name("np.db"))
     with agent.open(log=log.with_name("b.db")) as shuffled:  # within the allowed lateness
         for packet in sorted(given, key=lambda p: p.pts_s + 0.7 * (p.stream == "audio")):
             shuffled.push(packet)
@@ -525,6 +561,13 @@ def test_packets_are_as_good_as_a_file(agent, log):
 BAD = {
     "is at nan s": lambda p: replace(p, pts_s=float("nan")),
     "is at -5 s": lambda p: replace(p, pts_s=-5.0),
+    "is at None, which is no time": lambda p: replace(p, pts_s=None),
+    "is at '1', which is no time": lambda p: replace(p, pts_s="1"),
+    "is at inf s": lambda p: replace(p, pts_s=10**400),
+    "has None Hz, its stream 50 Hz": lambda p: Packet("imu", "imu", p.pts_s, np.zeros((10, 6), np.float32), None),
+    "has 16000 Hz, its stream 50 Hz": lambda p: Packet("imu", "imu", p.pts_s, np.zeros((10, 6), np.float32), "16000"),
+    r"is no packet .* \(push anymodal.Packet": lambda p: "packet",
+    "is no packet of a stream": lambda p: replace(p, stream=["video"]),
     "more than 3600 s after": lambda p: replace(p, pts_s=1e6),
     "is of an unknown stream": lambda p: replace(p, stream="lidar"),
     "is audio, its stream is video": lambda p: replace(p, modality="audio"),
@@ -598,6 +641,17 @@ def test_a_long_absence_is_no_overload(agent):
             session.push(Packet("video", "video", i / 4, gradient_frame(32, i), 4))
         session.flush()
         assert {p.gap for p in session.log.windows()} == {"", "no signal"}
+
+
+def test_what_is_pushed_has_no_end_to_wait_for(agent):
+    with agent.open() as session:
+        session.push(packets(agent, 1)[0])
+        began_s = time.monotonic()
+        with pytest.raises(SessionError, match=r"no end to wait for \(flush\(\)"):
+            session.wait()
+        assert time.monotonic() - began_s < LONG_S
+        session.flush()
+        session.wait()
 
 
 def test_nothing_is_pushed_behind_a_flush(agent, monkeypatch):

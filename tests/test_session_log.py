@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from anymodal.errors import FencedError, LogError, LogFullError
+from anymodal.errors import ConfigError, FencedError, LogError, LogFullError
 from anymodal.session.log import Feed, LogInfo, Retention, RuleEvent, Turn
 from anymodal.session.sqlite_log import SqliteLog, forget
 from anymodal.session.values import as_stored, pack_array, pack_row, rounded, to_bfloat16, unpack_array, unpack_row
@@ -391,7 +391,7 @@ def test_a_newer_versions_log_is_refused(path):
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    refused(path, "version 99, newer than 2")
+    refused(path, "version 99, newer than 3")
 
 
 def test_a_log_with_a_hole_is_refused(path):
@@ -430,6 +430,55 @@ def test_a_changed_value_is_refused_where_it_is_read(path):
         assert len(list(log.windows(8))) == 32  # the others can still be read
 
 
+@pytest.mark.parametrize(("change", "message"), [
+    ("DELETE FROM about WHERE name = 'dtype'", "what it says of itself was changed"),
+    ("UPDATE about SET value = 2.0 WHERE name = 'window_s'", "what it says of itself was changed"),
+    ("PRAGMA user_version = 1", "what it says of itself was changed"),
+    ("UPDATE vectors SET embeds = NULL WHERE number = 5", "window 2: stored values do not match"),
+    ("UPDATE tokens SET stream = 'radio' WHERE window = 7", "window 7: stored values do not match"),
+    ("UPDATE windows SET dropped = 9 WHERE number = 7", "window 7: stored values do not match"),
+    ("UPDATE windows SET t1_s = NULL, seal = NULL WHERE number = 7", "window 7: stored values do not match"),
+    ("DELETE FROM tokens WHERE window = 7 AND place = 1", "window 7: stored values do not match"),
+])
+def test_a_changed_row_is_refused(path, change, message):
+    with sqlite3.connect(path) as db:
+        db.execute(change)
+    db.close()
+    with pytest.raises(LogError, match=message) as caught, SqliteLog.read(path) as log:
+        list(log.windows())
+    assert "restore it from a copy" in caught.value.fix
+
+
+def everything(path: Path) -> str:
+    with SqliteLog.read(path) as log:
+        windows = [(replace(p, tokens=()), [(replace(t, embeds=None, joint=None), t.embeds.tolist(), t.joint.tolist())
+                                            for t in p.tokens]) for p in log.windows()]
+        joints = [log.joint(name) for name in ("video", "audio")]
+        entries = [list(log.entries(kind)) for kind in (Turn, RuleEvent, Feed)]
+        return repr((log.info, log.last_window(), windows, entries, log.compaction_before(Compaction).key,
+                     [(j.windows.tolist(), j.streams, j.vectors.tolist()) for j in joints]))
+
+
+def test_no_changed_byte_is_read_as_if_nothing_were(tmp_path):
+    path, changed = tmp_path / "s.db", tmp_path / "changed.db"
+    with SqliteLog.create(path, INFO) as log:
+        for i in range(8):
+            log.append_window(replace(percept(i, gap="dark" if i == 5 else ""), repeats={"video": 0} if i == 3 else {}))
+            log.append(Turn(i, i + 1.0, f"q{i}", "a"))
+            log.append(RuleEvent(i, "bell", float(i)))
+        log.append(Feed(-1, "clip.mp4"))
+        log.append(Compaction(5, 7, np.arange(3.0)))
+    data, wanted, refused = path.read_bytes(), everything(path), 0
+    rng = np.random.default_rng(0)
+    for at in rng.choice([i for i, byte in enumerate(data) if byte], 600):
+        changed.write_bytes(data[:at] + bytes([data[at] ^ 1 << rng.integers(8)]) + data[at + 1:])
+        try:
+            assert everything(changed) == wanted, at
+        except LogError:
+            refused += 1
+    assert refused > 300
+
+
 def test_create_spoils_no_file(path):
     before = path.read_bytes()
     with pytest.raises(LogError, match="is there already"):
@@ -439,6 +488,14 @@ def test_create_spoils_no_file(path):
         SqliteLog.create(path.with_name("x.db"), replace(INFO, dtype="int8"))
     with pytest.raises(LogError, match="No such file"):
         SqliteLog.create(path.parent / "below" / "x.db", INFO)
+
+
+def test_a_log_that_could_not_be_made_is_not_left_behind(tmp_path):
+    code = ("import resource, sys\nfrom test_session_log import *\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\nSqliteLog.create(sys.argv[1], INFO)")
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path / "s.db")], cwd=Path(__file__).parent,
+                         capture_output=True, text=True)
+    assert "LogFullError" in ran.stderr and list(tmp_path.iterdir()) == []
 
 
 # -- retention and forgetting -------------------------------------------------------------------------------------
@@ -492,8 +549,9 @@ def test_retention_by_size(tmp_path):
         first = log.first_window()
         assert 150 < first < 290 and [p.index for p in log.windows(first)] == list(range(first, 300))
     assert (tmp_path / "s.db").stat().st_size < most * 1.3
-    with pytest.raises(ValueError, match="age_s must be positive"):
-        Retention(age_s=0)
+    for value in (0, float("nan"), "1 GB"):
+        with pytest.raises(ConfigError, match="age_s must be positive"):
+            Retention(age_s=value)
 
 
 def test_what_is_dropped_is_overwritten(tmp_path):

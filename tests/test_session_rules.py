@@ -51,8 +51,10 @@ def test_rules_are_judged_while_a_session_watches_and_go_on_when_it_is_opened_ag
         push(session, 4, 4)
         assert [e.t_s for e in session.events()] == [2.0, 6.0]
         assert [e.t_s for e in session.events(before_s=5.0)] == [2.0]
-    with pytest.raises(SessionError):
-        session.events()
+    for use in (session.events, session.rules.list, lambda: session.rules.add("tell me when a bell rings"),
+                lambda: session.rules.pause(rule.name), lambda: session.rules.remove(rule.name)):
+        with pytest.raises(SessionError, match="the session is closed"):
+            use()
     assert {w for w, prompts in seen if prompts == ("Now: the red circle stops?",)} >= set(range(8))
 
 

@@ -16,16 +16,17 @@ from actors.session_parts import ROLES, TRIP
 from actors.supervisor import Supervisor
 from actors.testing import LocalParts
 from anymodal.agent import load
-from anymodal.errors import FencedError, LogError, MediaError, RuntimeFault, SessionError
+from anymodal.errors import AnymodalError, FencedError, LogError, MediaError, PacketError, RuntimeFault, SessionError
 from anymodal.language.judging import Judgement
 from anymodal.language.mind import Mind
 from anymodal.media import open_media
 from anymodal.media.spec import stream_specs
-from anymodal.session.sqlite_log import SqliteLog
+from anymodal.session.log import Retention, Turn
+from anymodal.session.sqlite_log import SqliteLog, forget
 from anymodal.stages.perceive import BATCH, LIVE_BATCH
 from anymodal.testing import gradient_frame, make_video
 from anymodal.testing_bundle import random_bundle
-from anymodal.types import Answer, Delta
+from anymodal.types import Answer, Delta, Packet
 
 pytestmark = pytest.mark.timeout(900)
 QUESTION, WINDOWS = "what colour is it?", 2 * TRIP + 2
@@ -315,3 +316,87 @@ def test_a_log_of_another_bundle_is_refused(supervisor, supervising, clip, tmp_p
     other = random_bundle(tmp_path, name="other", seed=1)
     with pytest.raises(LogError, match="another bundle"):
         supervising(str(other)).open("a", clip, {}, {})
+
+
+def test_an_answer_that_did_not_arrive_is_kept_once(supervisor, supervising, bundle, clip):
+    def answer(of: Supervisor, key: str) -> Answer:
+        of.begin("asking", "a", QUESTION, float(WINDOWS), "d", 0.0, key)
+        while not isinstance(piece := of.next("asking"), Answer):
+            pass
+        return piece
+
+    supervisor.open("a", clip, {}, {})
+    wait(supervisor, "a")
+    first = answer(supervisor, "one")
+    successor = supervising(bundle)  # the first died with the answer in its hands, and who asked asks again
+    assert plain(answer(successor, "one")) == plain(first), "it is not an earlier turn of itself"
+    answer(successor, "two")
+    turns = list(successor._sessions["a"].log.entries(Turn))
+    assert [t.asking for t in turns] == ["one", "two"] and turns[0].text == first.text
+
+
+# -- forgetting -------------------------------------------------------------------------------------------------------
+
+
+def test_a_log_that_a_supervisor_has_open_is_forgotten_by_it_alone(supervisor, clip):
+    supervisor.open("a", clip, {}, {})
+    wait(supervisor, "a")
+    log = Path(supervisor.list()[0]["log"])
+    with pytest.raises(LogError, match="would go on without it") as caught:
+        forget(log)
+    assert caught.value.fix == "anymodal stop a --forget"
+    assert ask(supervisor, "a").windows_seen == WINDOWS, "it was not harmed"
+    supervisor.forget("a")
+    assert supervisor.list() == [] and [p.name for p in log.parent.iterdir()] == [supervisor._register.name]
+    assert json.loads(supervisor._register.read_text()) == {}
+    supervisor.open("b", clip, {}, {})
+    supervisor.close("b")
+    assert forget(supervisor._path("b")), "nobody has it open any more"
+
+
+def test_a_log_of_a_supervisor_that_was_killed_is_forgotten(supervisor, supervising, bundle, clip, tmp_path):
+    supervisor.open("a", clip, {}, {})
+    wait(supervisor, "a")
+    left = tmp_path / "left.session"
+    for end in ("", "-wal"):
+        shutil.copy(f"{supervisor._path('a')}{end}", f"{left}{end}")
+    assert left in forget(left)
+    forget(supervisor._path("a"), force=True)
+    assert "is gone" in supervisor.list()[0]["error"]
+    assert supervising(bundle).list() == [], "what was forgotten is not missed"
+
+
+def test_what_a_log_may_drop_outlives_the_supervisor(supervisor, supervising, bundle):
+    supervisor.open("a", None, {}, {"retention": {"age_s": 5.0, "size_bytes": None}})
+    supervisor.open("b", None, {}, {})
+    for each in (supervisor, supervising(bundle)):
+        assert each._sessions["a"].log._retention == Retention(age_s=5.0)
+        assert each._sessions["b"].log._retention == Retention()
+
+
+def test_an_opening_that_fails_leaves_nothing_behind(supervisor, clip):
+    for media, options in (("none.mp4", {}), (None, {"streams": {"x": "smell"}}), (None, {"stale_s": -1.0})):
+        with pytest.raises(AnymodalError):
+            supervisor.open("a", media, {}, options)
+        assert supervisor.names() == []
+    supervisor.open("a", None, {}, {})
+    supervisor.rule("a", "add", "tell me when a bell rings")
+    with pytest.raises(MediaError):
+        supervisor.open("a", "none.mp4", {}, {})
+    assert len(supervisor.rule("a", "list")) == 1, "it was there before"
+
+
+def test_a_bad_packet_among_others_is_told_and_the_rest_is_kept(supervisor):
+    supervisor.open("a", None, {}, {"streams": {"video": "video"}})
+    size = supervisor._parts.spec.modalities["video"].size_px
+    good = [Packet("video", "video", i / 4, gradient_frame(size, i), 4) for i in range(8)]
+    bad = [replace(good[3], pts_s=None), "packet"]
+    assert [type(e) for e in supervisor.push("a", [*good[:3], *bad, *good[3:]])] == [PacketError] * 2
+    with pytest.raises(SessionError, match="no end to wait for"):
+        supervisor.watched("a")
+    supervisor.flush("a")
+    assert wait(supervisor, "a") == 2 and ask(supervisor, "a").frames_seen == 8
+    assert sum(p.dropped for p in supervisor._sessions["a"].log.windows()) == 1
+    supervisor.close("a")
+    with pytest.raises(SessionError, match="no session 'a'"):
+        supervisor.push("a", good)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from anymodal.commands.watch import parse_timed
-from anymodal.session.log import Turn
+from anymodal.session.log import Retention, Turn
 from anymodal.session.sqlite_log import SqliteLog
 from anymodal.testing import gradient_frame, make_video
 
@@ -57,10 +57,30 @@ def test_the_model_runs_where_it_is_told_to(cli, clip, random_model, tmp_path, d
     assert ran.code == 5 and said in ran.error and not (tmp_path / "session.db").exists()
 
 
-def test_nothing_to_watch(cli):
-    ran = cli("watch")
-    assert ran.code == 2 and "nothing to watch" in ran.error
+@pytest.mark.parametrize("command", ["watch", "live"])
+def test_what_a_log_may_drop(cli, clip, random_model, tmp_path, command, monkeypatch):
+    given, log = [], tmp_path / "session.db"
+    opened = SqliteLog.open
+    monkeypatch.setattr(SqliteLog, "open", lambda *a, **o: given.append(o["retention"]) or opened(*a, **o))
+    more = ("--log", log, "--model", random_model)
+    assert cli(command, clip, *more, "--keep", "2", "--keep-bytes", "9000").code == 0
+    assert cli(command, clip, *more, "--keep-bytes", "9000").code == 0
+    assert given == [Retention(2.0, 9000), Retention(None, 9000)]
+    refused = cli(command, clip, *more, "--keep", "-1")
+    assert refused.code == 5 and "a log's age_s must be positive, found -1.0" in refused.error
+
+
+def test_nothing_to_watch(cli, clip, random_model, tmp_path):
+    log = tmp_path / "session.db"
+    for given in ((), ("--log", log)):
+        ran = cli("watch", *given)
+        assert ran.code == 2 and "nothing to watch" in ran.error
+    ran = cli("watch", tmp_path / "none.mp4", "--log", log, "--model", random_model)
+    assert ran.code == 3 and list(tmp_path.iterdir()) == []
     ran = cli("watch", "--log", "session.db", "--imu", "a.csv")
+    assert ran.code == 2 and "nothing to watch" in ran.error
+    log.touch()
+    ran = cli("watch", "--log", log, "--imu", "a.csv")
     assert ran.code == 2 and "no clip that a.csv could be beside" in ran.error
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,7 @@ import typer
 from anymodal.commands.ask import load
 from anymodal.commands.live_input import Typed
 from anymodal.commands.live_view import JsonLines, PlainLines, View
-from anymodal.commands.options import Device, Model
+from anymodal.commands.options import Device, Keep, KeepBytes, Model
 from anymodal.commands.watch import parse_timed
 from anymodal.errors import AnymodalError, InputError, need
 from anymodal.types import Answer, Delta
@@ -63,6 +63,8 @@ def live(
     device: Device = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line, and no view.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Begin although no source can be opened yet.")] = False,
+    keep: Keep = None,
+    keep_bytes: KeepBytes = None,
 ) -> None:
     """Watch live sources; ask while it runs.
 
@@ -84,13 +86,15 @@ def live(
     from anymodal.live.live import Live
     from anymodal.live.record import Recorder
     from anymodal.media.spec import stream_specs
+    from anymodal.session.log import Retention
 
+    retention = Retention(keep, keep_bytes)
     addresses = addresses_of(sources or [], camera or [], mic or [])
     agent = load(model, device=device)
     recorder = None if record is None else Recorder(record)
     with Live(addresses, stream_specs(agent.spec.modalities), record=recorder) as feeds:
         wrong = feeds.open(wait=wait)
-        with _session(agent, log, feeds.streams, rule or []) as session:
+        with _session(agent, log, rule or [], streams=feeds.streams, retention=retention) as session:
             shown = JsonLines() if as_json else View() if sys.stdout.isatty() else PlainLines()
             with shown, Typed(keys=shown.keys) as typed, _terminated_as_interrupted():
                 for text in wrong:
@@ -101,9 +105,9 @@ def live(
 
 
 @contextmanager
-def _session(agent: Any, log: Path | None, streams: Mapping[str, str], rules: list[str]) -> Iterator[Any]:
+def _session(agent: Any, log: Path | None, rules: list[str], **options: Any) -> Iterator[Any]:
     """The session of a log, or a new one, with these standing rules."""
-    options = {"streams": streams, "live": True, "idle_timeout_s": IDLE_S}
+    options |= {"live": True, "idle_timeout_s": IDLE_S}
     is_old = log is not None and log.exists()
     with agent.reopen(log, **options) if is_old else agent.open(log=log, **options) as session:
         known = {rule.text for rule in session.rules.list()}

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from anymodal.commands.ask import load, parse_sidecars, write_json, write_text
-from anymodal.commands.options import AsJson, Device, Imu, Model, Sidecar
+from anymodal.commands.options import AsJson, Device, Imu, Keep, KeepBytes, Model, Sidecar
 from anymodal.errors import InputError
 from anymodal.types import Answer, Delta
 
@@ -37,6 +37,8 @@ def watch(
     as_json: AsJson = False,
     imu: Imu = None,
     sidecar: Sidecar = None,
+    keep: Keep = None,
+    keep_bytes: KeepBytes = None,
 ) -> None:
     """Watch a clip as a session: ask while it is watched, break off, go on, and ask its log later.
 
@@ -48,16 +50,22 @@ def watch(
 
         anymodal ask session.db "what happened?"
     """
-    if media is None and log is None:
+    is_old = log is not None and log.exists()
+    if media is None and not is_old:
         raise InputError("there is nothing to watch", fix="give a clip, or --log with a session to go on with")
+    from anymodal.session.log import Retention
+
     sidecars = parse_sidecars(sidecar or [], imu)
     if media is None and sidecars:
         raise InputError(f"there is no clip that {', '.join(sidecars.values())} could be beside",
                          fix="leave --sidecar and --imu out: the log knows what it was watching")
     asked = sorted(map(parse_timed, ask or []), key=lambda pair: pair[0])
+    retention = Retention(keep, keep_bytes)
     agent = load(model, device)
-    with agent.reopen(log) if log is not None and log.exists() else agent.open(log=log) as session:
-        session.feed(media, sidecars=sidecars)
+    with (agent.reopen(log, retention=retention) if is_old
+          else agent.open(media, log=log, sidecars=sidecars, retention=retention)) as session:
+        if is_old:
+            session.feed(media, sidecars=sidecars)
         pieces = _answers(session, asked)
         if as_json:
             write_json(pieces, {"media": media, "model": model, "log": None if log is None else str(log)})
@@ -83,9 +91,10 @@ def parse_timed(text: str) -> tuple[float, str]:
 
 def forget(
     logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="Logs of sessions.", show_default=False)],
-    force: Annotated[bool, typer.Option("--force", help="Also a file too damaged to tell what it is.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also a damaged file, or one that a cluster has open.")] = False,
 ) -> None:
-    """Delete sessions and every trace of them. A session that is still being written is ended.
+    """Delete sessions and every trace of them. A session that is still being written is ended, but for one on a cluster:
+    `anymodal stop NAME --forget` does that.
 
     [bold]Examples[/bold]
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from numbers import Real
 
 import numpy as np
 
@@ -108,6 +109,8 @@ class Windower:
             totals.malformed += 1
             self._drop(packet.stream)
             return []
+        if type(packet.pts_s) is not float:  # numpy's numbers are no fractions
+            packet = replace(packet, pts_s=float(packet.pts_s))
         now_s = self._clock()
         if self.patient and now_s - max(s.heard_s for s in self._streams.values()) >= self._idle_timeout_s:
             for other in self._streams.values():  # they have been away together
@@ -167,6 +170,12 @@ class Windower:
             return f"is {packet.modality}, its stream is {spec.modality}"
         if not isinstance(data, np.ndarray) or data.size == 0:
             return "holds no data"
+        if not isinstance(pts_s, Real):
+            return f"is at {pts_s!r:.40}, which is no time in seconds"
+        try:
+            pts_s = float(pts_s)
+        except OverflowError:  # a whole number, larger than any float
+            pts_s = math.inf
         if not math.isfinite(pts_s) or pts_s < -0.5 / spec.rate_hz:
             return f"is at {pts_s:g} s: media time begins at 0"
         newest_s = max(self.newest_s, float(self._next * self._hop))
@@ -174,8 +183,8 @@ class Windower:
             return f"is at {pts_s:g} s, more than {self._max_ahead_s:g} s after all before it ({newest_s:g} s)"
         if spec.is_picture:
             return self._frame_fault(stream, data)
-        if packet.rate_hz != spec.rate_hz:
-            return f"has {packet.rate_hz:g} Hz, its stream {spec.rate_hz:g} Hz"
+        if not isinstance(packet.rate_hz, Real) or packet.rate_hz != spec.rate_hz:
+            return f"has {packet.rate_hz!s:.40} Hz, its stream {spec.rate_hz:g} Hz"
         shape = f"(T, {len(spec.axes)})" if spec.axes else "(T,)"
         fits = data.ndim == 2 and data.shape[1] == len(spec.axes) if spec.axes else data.ndim == 1
         if not fits or data.dtype != np.float32:

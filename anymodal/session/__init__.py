@@ -12,6 +12,7 @@ keys and values are a cache of it.
 | phrases | what the joint space tells apart: the phrases that a text names and a window shows |
 | log | what a log stores: `Percept`s and the entries (turns, rules, events, feeds), and the `SessionLog` interface |
 | values | arrays and rows as bytes, in the dtype that is stored; rounding to it |
+| retention | what is dropped of the log's past |
 | sqlite_log | the log in one SQLite file, the embedded default; `forget` |
 | sqlite_file | that file: tables, checks, errors in words |
 

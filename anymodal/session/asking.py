@@ -20,8 +20,8 @@ class Asking(Iterator[Delta | Answer]):
     """
 
     def __init__(self, session: Session, question: str, at_s: float | None, dialogue: str | None, wait_s: float,
-                 stale_s: float = 0.0) -> None:
-        self.stale_s = stale_s
+                 stale_s: float = 0.0, key: str = "") -> None:
+        self.stale_s, self.key = stale_s, key
         self.question, self.at_s, self.dialogue, self.wait_s = question, at_s, dialogue, wait_s
         self.began_s = time.perf_counter()
         self._session, self._cancelled = session, threading.Event()

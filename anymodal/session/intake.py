@@ -37,6 +37,9 @@ class Intake:
 
     def push(self, packet: Packet) -> tuple[list[Window], PacketError | None]:
         """The windows that a packet completed, and what was wrong with it, if anything: it is counted as dropped."""
+        if not isinstance(packet, Packet) or not isinstance(packet.stream, str):
+            return [], PacketError(f"{packet!r:.80} is no packet of a stream that has a name",
+                                   fix="push anymodal.Packet(stream, modality, pts_s, data, rate_hz)")
         fault = self._windower.fault(packet)
         before = self._late(packet.stream)
         windows = self._windower.push(packet)
@@ -46,7 +49,8 @@ class Intake:
             fix = f"push {_wanted(known)}" if known else nearest(str(packet.stream), self._streams)
             return windows, PacketError(f"{name} {fault}", fix=fix)
         if self._late(packet.stream) > before:
-            return windows, PacketError(f"{name} at {packet.pts_s:g} s is too late: it belongs to a window that is out",
+            at = f"{float(packet.pts_s):g} s"
+            return windows, PacketError(f"{name} at {at} is too late: it belongs to a window that is out",
                                         fix="push packets roughly in order of time, each once")
         return windows, None
 

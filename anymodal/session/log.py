@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
+from anymodal.errors import ConfigError
 from anymodal.stages.items import Percept
 from anymodal.types import Evidence
 
@@ -87,7 +89,8 @@ class Feed(_Row):
 
 @dataclass(frozen=True, slots=True)
 class Turn(_Row):
-    """A question and its finished answer, as of media time `at_s`. `dialogue`: which follow-ups may refer to it."""
+    """A question and its finished answer, as of media time `at_s`. `dialogue`: which follow-ups may refer to it. `asking`:
+    names the question where it may be asked again after a death; it is one turn all the same."""
 
     kind: ClassVar[str] = "turn"
     window: int
@@ -97,6 +100,11 @@ class Turn(_Row):
     confidence: float = 0.0
     evidence: tuple[Evidence, ...] = ()
     dialogue: str = ""
+    asking: str = ""
+
+    @property
+    def key(self) -> str | None:
+        return self.asking or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +166,9 @@ class Retention:
 
     def __post_init__(self) -> None:
         for name in ("age_s", "size_bytes"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, found {value!r}")
+            if (value := getattr(self, name)) is not None and not (isinstance(value, Real) and value > 0):
+                raise ConfigError(f"a log's {name} must be positive, found {value!r}",
+                                  fix="give a number above 0, or leave it out")
 
 
 class SessionLog(Protocol):

@@ -15,7 +15,9 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +87,7 @@ class Session:
                               idle_timeout_s=idle_timeout_s)
         phrases = Phrases(bundle.spec.search, lambda texts: bundle.joint_text(texts), self._mind.spelt)
         self._follow_ups = FollowUps(bundle.spec.search)
-        self.rules = Rules(session_log, lock=self._turns.taken, check=self._check_rule,
+        self.rules = Rules(session_log, lock=self._turn, check=self._check_rule,
                            concerned=Sift(phrases, session_log).concerned)
         self._recent = Recent(bundle.spec)
         self._recall = Recall(phrases, session_log)
@@ -168,8 +170,9 @@ class Session:
         self._outages.note(source, reason, start_s, end_s)
 
     def wait(self, *, stall_s: float = STALL_S) -> None:
-        """Return once all that is fed has been seen. Raises what ended it early, and RuntimeFault after `stall_s`
-        seconds without a new window."""
+        """Return once all that is fed has been seen. Raises what ended it early, RuntimeFault after `stall_s` seconds
+        without a new window, and SessionError while packets are pushed: they have no end before `flush`."""
+        self._check_flushed()
         seen, since = self.windows, time.monotonic()
         while (feeder := self._feeder) is not None and feeder.running:
             with self._news:
@@ -181,14 +184,18 @@ class Session:
                                    fix="close the session, look at the source, and reopen it")
         self._raise_fault()
 
+    def _check_flushed(self) -> None:
+        if self._pushes.going_on and (feeder := self._feeder) is not None and feeder.running:
+            raise SessionError("packets are pushed to the session, so there is no end to wait for",
+                               fix="flush() waits until all that was pushed has been seen")
+
     def seen(self, after: int = -1, *, wait_s: float = 0.0) -> list[Seen]:
         """What the windows after number `after` were, oldest first, a few dozen at once; waits for one to come."""
         self._check_open()
         if self.log.last_window() <= after:
             with self._news:
                 self._news.wait_for(lambda: self._closed or self._told.last > after, wait_s)
-        with self._turns.taken():
-            self._check_open()
+        with self._turn():
             return [replace(s, says=tuple(self._recall.says(s.window))) for s in self._told.since(self.log, after)]
 
     # -- asking -------------------------------------------------------------------------------------------------
@@ -207,24 +214,27 @@ class Session:
         raise SessionError("the answer was cancelled", fix="ask again")
 
     def stream(self, question: str, *, at_s: float | None = None, dialogue: str | None = None,
-               wait_s: float = 0.0) -> Asking:
-        """The same as it is generated: Deltas, then the Answer."""
+               wait_s: float = 0.0, key: str = "") -> Asking:
+        """The same as it is generated: Deltas, then the Answer. key: names a question that is asked again since its answer
+        may not have arrived: it is kept once."""
         self._check_open()
         self._mind.check(question)
-        if at_s is not None and not (math.isfinite(at_s) and at_s >= 0):
-            raise QuestionError(f"cannot answer as of {at_s:g} s: a session begins at 0", fix="give a time of 0 or later")
+        if at_s is not None and not (isinstance(at_s, Real) and 0 <= at_s < math.inf):
+            raise QuestionError(f"cannot answer as of {at_s!r:.40} s: a session begins at 0",
+                                fix="give a time in seconds, 0 or later")
+        if not isinstance(wait_s, Real) or math.isnan(wait_s):
+            raise QuestionError(f"cannot wait for {wait_s!r:.40} s", fix="give a number of seconds")
         stale_s = max(0.0, self._arrived_s - self.end_s) if at_s is None else 0.0
-        return Asking(self, question, at_s, dialogue, wait_s, stale_s)
+        return Asking(self, question, at_s, dialogue, wait_s, stale_s, key)
 
     def _answer(self, asking: Asking) -> Iterator[Delta | Answer]:
         """An answer's pieces. The lock is held only while a piece is made."""
         self._wait_for(asking.at_s, asking.wait_s, asking.stopped)
-        with self._turns.taken(), self._lanes.taken(urgent=True):
-            self._check_open()
+        with self._turn(), self._lanes.taken(urgent=True):
             state = self._state_at(asking.at_s)
             last = state.memory.last_window if asking.at_s is None else self._last(asking.at_s)
             as_of_s = (last + 1) * self.spec.window_s
-            turns = self._earlier(asking.dialogue, as_of_s)
+            turns = self._earlier(asking, as_of_s)
             question = self._follow_ups.meant(asking.question, turns, self.spec.window_s)
             turns = turns if question == asking.question else []
             alone = self.spec.memory.past_windows
@@ -243,12 +253,11 @@ class Session:
                 piece = next(pieces, None)
         if asking.cancelled:
             return
-        with self._turns.taken():
-            self._check_open()
+        with self._turn():
             answer = replace(piece, question=asking.question, last_window=last, windows_missing=self.log.gaps(last),
                              ttft_s=waited_s or time.perf_counter() - asking.began_s, stale_s=asking.stale_s)
             self._keep(Turn(last, as_of_s, answer.question, answer.text, answer.confidence, answer.evidence,
-                            asking.dialogue or ""))
+                            asking.dialogue or "", asking.key))
         yield answer
 
     def _pooled(self, question: str, last: int) -> list[Percept]:
@@ -265,8 +274,9 @@ class Session:
 
         Raises QuestionError for a query without a word that the bundle can look for.
         """
-        with self._turns.taken():
-            self._check_open()
+        with self._turn():
+            if not isinstance(query, str):
+                raise QuestionError(f"cannot search for {query!r:.80}", fix="give words")
             return self._recall.search(query)
 
     def events(self, *, before_s: float | None = None) -> list[RuleEvent]:
@@ -276,14 +286,14 @@ class Session:
 
     def tell(self, question: str, answer: str, *, dialogue: str) -> None:
         """Note what was asked and answered elsewhere: later questions of the dialogue may refer to it."""
-        with self._turns.taken():
-            self._check_open()
+        with self._turn():
             self.log.append(Turn(self.log.last_window(), self.end_s, question, answer, dialogue=dialogue))
 
-    def _earlier(self, dialogue: str | None, as_of_s: float) -> list[Turn]:
-        if not dialogue:
+    def _earlier(self, asking: Asking, as_of_s: float) -> list[Turn]:
+        if not asking.dialogue:
             return []
-        return [t for t in self.log.entries(Turn, before_s=as_of_s) if t.dialogue == dialogue][-MOST_TURNS:]
+        return [t for t in self.log.entries(Turn, before_s=as_of_s)
+                if t.dialogue == asking.dialogue and (not asking.key or t.asking != asking.key)][-MOST_TURNS:]
 
     def _keep(self, turn: Turn) -> None:
         """Store a turn. A full disk does not withhold the answer."""
@@ -299,11 +309,13 @@ class Session:
         while at_s is not None and self._last(at_s) >= self.windows and not stopped():
             feeder = self._feeder
             left_s = until - time.monotonic()
-            if left_s <= 0 or (feeder is not None and not feeder.running and self._last(at_s) >= self.windows):
+            ended = feeder is not None and not feeder.running
+            if left_s <= 0 or (ended and self._last(at_s) >= self.windows):
                 if feeder is not None and feeder.error is not None:
                     raise feeder.error
                 raise QuestionError(f"cannot answer as of {at_s:g} s: the session has seen {self.end_s:g} s so far",
-                                    fix=f"give a time from 0 to {self.end_s:g}, or wait for it with wait_s")
+                                    fix=f"give a time from 0 to {self.end_s:g}" + (", or feed more" if ended
+                                                                             else ", or wait for it with wait_s"))
             with self._news:
                 self._news.wait(min(left_s, 0.1))
         self._check_open()
@@ -343,8 +355,7 @@ class Session:
         """May be called again: what is in the log already is not added."""
         arrived = iter(zip(percepts, batch, strict=True))
         for percept, (window, gap) in arrived:
-            with self._turns.taken(), self._lanes.taken():
-                self._check_open()
+            with self._turn(), self._lanes.taken():
                 together = self._whole_batches and not len(self.rules)
                 self._note(percept, window, gap, later=together)
                 while gap or together:  # the next costs little more, and need not wait for another turn
@@ -441,6 +452,13 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """A turn at the mind; raises where the session is closed."""
+        with self._turns.taken():
+            self._check_open()
+            yield
 
     def _check_open(self) -> None:
         if self._closed:

@@ -1,4 +1,4 @@
-"""Arrays and rows as bytes, and the rounding to what is stored.
+"""Windows, arrays and rows as they are stored: checked, rounded, and as bytes.
 
 An array: one byte each for dtype and number of dimensions, uint32 dimensions, the values, little-endian; bfloat16 as
 its upper 16 bits. A row: its JSON, with arrays taken out, then the arrays. Either ends in a CRC-32 of what is before.
@@ -10,12 +10,15 @@ import json
 import struct
 import zlib
 from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from anymodal.errors import LogError
+from anymodal.session.log import LogInfo
 from anymodal.stages.items import Percept
+from anymodal.types import Tokens
 
 BFLOAT16 = "bfloat16"
 _CODES = {BFLOAT16: 0, "float16": 1, "float32": 2, "float64": 3, "int32": 4, "int64": 5, "uint8": 6, "bool": 7}
@@ -48,6 +51,34 @@ def as_stored(percept: Percept, dtype: str) -> Percept:
         replace(t, embeds=rounded(t.embeds, dtype), joint=None if t.joint is None else rounded(t.joint, dtype),
                 extras=None if t.extras is None else rounded(t.extras, dtype), familiarity=float(t.familiarity))
         for t in percept.tokens))
+
+
+def check_percept(percept: Percept, info: LogInfo) -> None:
+    """Raise LogError for what is no window of a log."""
+    where = f"window {percept.index} of session {percept.session!r}"
+    if percept.session != info.session:
+        raise LogError(f"{where} does not belong to session {info.session!r}", fix="append it to its own log")
+    t0_s = percept.index * info.window_s
+    if not (isfinite(percept.t1_s) and percept.t0_s < percept.t1_s and abs(percept.t0_s - t0_s) < info.window_s / 2):
+        raise LogError(f"{where} covers {percept.t0_s:g} to {percept.t1_s:g} s, where {t0_s:g} s was expected",
+                       fix="number windows on the session's media clock")
+    for tokens in percept.tokens:
+        if tokens.embeds.ndim != 2 or not np.isfinite(tokens.embeds).all():
+            raise LogError(f"{where}: tokens of {tokens.stream!r}, {tokens.embeds.shape}, are no finite (N, D) values",
+                           fix="check the encoder of that modality")
+        count, width = tokens.embeds.shape
+        if tokens.positions is not None and (tokens.positions.shape != (count, 3) or tokens.positions.dtype != np.int32):
+            raise LogError(f"{where}: positions of {tokens.stream!r} are {tokens.positions.dtype} "
+                           f"{tokens.positions.shape}, not int32 {(count, 3)}", fix="check the encoder of that modality")
+        if tokens.extras is not None and (tokens.extras.shape[1:] != (count, width)
+                                          or not np.isfinite(tokens.extras).all()):
+            raise LogError(f"{where}: extras of {tokens.stream!r}, {tokens.extras.shape}, are no finite "
+                           f"(L, {count}, {width}) values", fix="check the encoder of that modality")
+
+
+def with_takes(tokens: Tokens) -> np.ndarray:
+    """Positions as they are stored: the first row says what the window takes."""
+    return np.concatenate([np.array([tokens.takes], np.int32), tokens.positions])
 
 
 def pack_array(values: np.ndarray, dtype: str | None = None) -> bytes:
@@ -111,6 +142,11 @@ def unpack_row(data: bytes) -> dict[str, Any]:
         arrays.append(unpack_array(data[at : at + size]))
         at += size
     return json.loads(text, object_hook=lambda d: arrays[d["__array__"]] if d.keys() == {"__array__"} else d)
+
+
+def seal(*values: Any) -> int:
+    """A checksum of plain values, as SQLite gives them back."""
+    return zlib.crc32(repr(values).encode())
 
 
 def _sealed(data: bytes) -> bytes:
