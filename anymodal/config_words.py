@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
@@ -16,6 +17,9 @@ from anymodal.errors import ConfigError, nearest
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_STEM = 4  # letters by which forms of a word are known
 
 
 class SearchSpec(_Strict):
@@ -54,6 +58,15 @@ class SearchSpec(_Strict):
         """The phrases that are told apart from one another: one group for all tokens, or one for each."""
         given = self.phrases[modality]
         return given if given and isinstance(given[0], tuple) else (given,)
+
+    def knows(self, text: str, point: PointSpec) -> bool:
+        """Whether a text has a word, in some form, that tokens say or that asks for such words."""
+        values = (*chain.from_iterable(self.words.values()), *self.nothing, *point.says.values())
+        words = {w for value in values for w in value.split()} | {w for w in self.synonyms if " " not in w}
+        begins = {w[:_STEM] for w in (words - self.plain).union(*point.asks.values()) if len(w) > 2}
+        begins |= {w[:_STEM] for phrases in map(self.groups, self.phrases) for group in phrases for phrase in group
+                   for w in re.sub(r"{\w+}", "", phrase).split()}
+        return any(w[:_STEM] in begins or w in begins for w in re.findall(r"[a-z]+", text.lower().removeprefix("now:")))
 
 
 class PointSpec(_Strict):

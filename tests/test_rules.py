@@ -88,7 +88,9 @@ def test_rules_change_while_running(log):
     assert rules.add("a beep is heard").name not in (bell.name, beep.name)
 
 
-@pytest.mark.parametrize("text", ["", "tell me when", "Let me know if a bell rings!", "A BELL RINGS"])
+@pytest.mark.parametrize("text", [
+    "", "tell me when", "when", "tell me", "alert me, please", "Let me know if a bell rings!", "A BELL RINGS",
+    "tell me when the bell rings"])
 def test_an_empty_rule_or_a_second_one_is_refused(log, text):
     rules = Rules(log)
     rules.add("Tell me when a bell rings")

@@ -127,3 +127,15 @@ def test_search_says_what_cannot_be_searched_for(agent, tmp_path):
         push(session, 0, 2)
         with pytest.raises((QuestionError, AnymodalError), match="search"):
             session.search("a dog")
+
+
+def test_a_rule_of_what_the_bundle_was_never_taught_is_refused():
+    spec = load_bundle("tiny").spec
+    for known in ("a bell rings", "the red star bounced", "something moves", "no sound is heard", "the phone is dropped"):
+        assert spec.search.knows(f"Now: {known}?", spec.point), known
+    for unknown in ("a person comes in", "a car parks", "it gets dark"):
+        assert not spec.search.knows(f"Now: {unknown}?", spec.point), unknown
+    with Agent(load_bundle("tiny")).open() as session:
+        with pytest.raises(InputError, match="tiny knows no word of what this rule waits for.*a bell rings"):
+            session.rules.add("tell me when a person comes in")
+        assert session.rules.add("tell me when a bel rings").text and len(session.rules.list()) == 1

@@ -17,7 +17,10 @@ _ASKS = re.compile(
     r"i want you to|i'd like you to)[\s,]+)*"
     r"(?:tell|let|alert|notify|warn|ping|inform|remind|message|call|say|shout|speak|report|watch|look|listen|wait|note)\b"
     r"[\w\s',]*?\b(?:when(?:ever)?|if|once|as soon as|every time|each time|the moment|that)\s+", re.IGNORECASE)
-_WHEN = re.compile(r"^(?:when(?:ever)?|if|once|as soon as|every time|each time|the moment)\s+", re.IGNORECASE)
+_WHEN = re.compile(r"^(?:when(?:ever)?|if|once|as soon as|every time|each time|the moment)(?:\s+|$)", re.IGNORECASE)
+_NOTHING = re.compile(r"(?:(?:please|tell|let|alert|notify|warn|ping|inform|remind|me|us|know|it|that|happens)\b\s*)+",
+                      re.IGNORECASE)
+_ARTICLES = re.compile(r"\b(?:a|an|the)\s+")
 _THEN = re.compile(r"[\s,]+(?:(?:then\s+)?(?:please\s+)?(?:tell|alert|notify|warn|ping|inform)\s+me|let\s+me\s+know|please|"
                    r"thanks|thank you)$", re.IGNORECASE)
 
@@ -34,7 +37,7 @@ def condition_of(rule: str) -> str:
         before = text
         text = _bare(_THEN.sub("", text))
     text = _bare(_WHEN.sub("", _ASKS.sub("", text + " ").strip()))
-    if not re.search(r"\w", text):
+    if not re.search(r"\w", text) or _NOTHING.fullmatch(text):
         raise InputError(f"the rule says nothing to wait for: {rule!r:.80}", fix=_EXAMPLE)
     return text if text[:2].isupper() else text[:1].lower() + text[1:]
 
@@ -45,8 +48,12 @@ def now_question(rule: str) -> str:
 
 
 def same_rule(one: str, other: str) -> bool:
-    """Whether two rules wait for the same words."""
-    return condition_of(one).casefold() == condition_of(other).casefold()
+    """Whether two rules wait for the same words; "a bell" is "the bell"."""
+    return _plain(one) == _plain(other)
+
+
+def _plain(rule: str) -> str:
+    return _ARTICLES.sub("", condition_of(rule).casefold())
 
 
 def _bare(text: str) -> str:

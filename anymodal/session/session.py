@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from anymodal.asked import Recent, pooled
 from anymodal.config import LABEL_TOKENS, BundleSpec
-from anymodal.errors import ConfigError, LogFullError, QuestionError, RuntimeFault, SessionError
+from anymodal.errors import ConfigError, InputError, LogFullError, QuestionError, RuntimeFault, SessionError
 from anymodal.media import read_windows
 from anymodal.memory import Compaction
 from anymodal.session.asking import Asking
@@ -329,6 +329,9 @@ class Session:
             raise QuestionError(f"{self.spec.name} pools pictures by the question, so it cannot watch for standing rules",
                                 fix="use a bundle whose adapter does not read the question")
         self._mind.check(question)
+        if self.spec.point is not None and not self.spec.search.knows(self._mind.spelt(question), self.spec.point):
+            raise InputError(f"{self.spec.name} knows no word of what this rule waits for: {question!r:.80}",
+                             fix='name what it was taught, for example "a bell rings" or "the red circle stops"')
 
     # -- the mind's state ---------------------------------------------------------------------------------------
 
