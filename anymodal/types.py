@@ -57,13 +57,15 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Media time [t0_s, t1_s) of a session, aligned over its streams. `dropped` counts late or shed packets."""
+    """Media time [t0_s, t1_s) of a session, aligned over its streams. `dropped` counts late or shed packets;
+    `videos`: names of the streams whose packets are a video's frames, there or not."""
 
     index: int
     t0_s: float
     t1_s: float
     signals: Mapping[str, Signal]  # by stream name
     dropped: Mapping[str, int] = field(default_factory=dict)
+    videos: tuple[str, ...] = ("video",)
 
 
 @dataclass(frozen=True, slots=True)
