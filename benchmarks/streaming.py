@@ -47,7 +47,7 @@ from anymodal.stages.items import Percept  # noqa: E402
 from anymodal.stages.perceive import BATCH  # noqa: E402
 from anymodal.training.asking import scene_windows  # noqa: E402
 from benchmarks.report import Row, parser, report  # noqa: E402
-from benchmarks.streaming_gate import watched  # noqa: E402
+from benchmarks.streaming_gate import gate_accuracy, watched  # noqa: E402
 
 QUESTION, PAST = "what can you see?", "what could you see at 0:05?"  # the second brings windows back, once they were merged
 LARGE = {"width": 768, "layers": 12, "heads": 12, "mlp_width": 2688}
@@ -128,7 +128,7 @@ def fork_memory(run: Run) -> list[Row]:
 
 def gate_streams(run: Run) -> list[Row]:
     """Streams that one core sees in real time, with the gate and without, in static scenes: encoding and language model,
-    in CPU seconds. The encoders are those of the default bundle."""
+    in CPU seconds; and how many answers about such scenes are right. The encoders are those of the default bundle."""
     if run.case != "tiny":
         return []
     stream = LongStream("val", 21, 180 if run.repeats > 3 else 8, static=True)
@@ -136,7 +136,9 @@ def gate_streams(run: Run) -> list[Row]:
     for gate in (False, True):
         took, _ = watched(run.bundle, stream, gate=gate)
         rates[gate] = run.bundle.spec.window_s / (took["encode_s"] + took["language_s"])
-    return [Row("gate_streams", rates[True], rates[False], rates[True] / rates[False], 3.0, "streams", run.case)]
+    accuracy = gate_accuracy(run.bundle, 20) if run.repeats > 3 else gate_accuracy(run.bundle, 1, seconds=8)
+    return [Row("gate_streams", rates[True], rates[False], rates[True] / rates[False], 3.0, "streams", run.case),
+            replace(accuracy, case=run.case)]
 
 
 MEASURES: list[Callable[[Run], list[Row]]] = [first_tokens, endurance, fork_memory, gate_streams]
