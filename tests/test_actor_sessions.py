@@ -19,9 +19,10 @@ import ray
 from actors import chaos, session_commands
 from actors.cluster import psutil
 from actors.session_parts import TRIP
-from actors.sessions import Sessions
+from actors.sessions import LOST, Sessions
 from actors.supervisor import resumed
 from anymodal.errors import DefectError, MediaError, QuestionError, RuntimeFault, SessionError
+from anymodal.session.feeder import SHED
 from anymodal.session.sqlite_log import SqliteLog
 from anymodal.testing import gradient_frame, gradient_levels, make_video
 from anymodal.types import Answer, Delta, Packet
@@ -167,6 +168,7 @@ def test_any_part_may_die_while_packets_are_pushed(sessions, agent, role):
     seen = [(p, w) for p, w in zip(found, wanted, strict=True) if not p.gap]
     assert len(seen) > 10 and failed <= (role == "supervisor")
     assert all(bool(p.gap) != bool(p.tokens) for p in found)
+    assert {p.gap for p in found} <= {"", SHED, f"supervisor: {LOST}"}, "signals had come"
     whole = [(p, w) for p, w in seen if p.frames == w.frames]
     assert len(seen) - len(whole) <= 1, "the one that was under way"
     assert all(np.allclose(p.tokens[0].embeds, w.tokens[0].embeds, atol=1e-3) for p, w in whole)
