@@ -148,16 +148,17 @@ def test_any_part_may_die_while_packets_are_pushed(sessions, agent, role):
             here.push(packet)
         here.flush()
         wanted = list(here.log.windows())
-    there, pid = sessions.open(f"pushed-{role}", live=True, streams=streams), sessions.ready()[role]
-    failed, killed_at = 0, random.Random(role).randrange(20, 60)
-    for i, packet in enumerate(given):
-        if i == killed_at:
-            os.kill(pid, signal.SIGKILL)
+    there, pid = sessions.open(f"pushed-{role}", live=True, streams=streams, stale_s=999), sessions.ready()[role]
+    first, failed = random.Random(role).randrange(20, 60), 0
+    last = first + 16  # four seconds at once: some of them are not stored yet when it dies
+    for piece in (*([p] for p in given[:first]), given[first:last], *([p] for p in given[last:])):
         try:
-            assert there.push([packet]) == []
+            assert there.push(piece) == []
         except RuntimeFault:
             failed += 1
             sessions.ready()
+        if len(piece) > 1:
+            os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
     there.flush()
     log = chaos.log_of(sessions, there.name)
@@ -168,7 +169,7 @@ def test_any_part_may_die_while_packets_are_pushed(sessions, agent, role):
     seen = [(p, w) for p, w in zip(found, wanted, strict=True) if not p.gap]
     assert len(seen) > 10 and failed <= (role == "supervisor")
     assert all(bool(p.gap) != bool(p.tokens) for p in found)
-    assert {p.gap for p in found} <= {"", SHED, f"supervisor: {LOST}"}, "signals had come"
+    assert {p.gap for p in found} - {"", SHED} == ({f"supervisor: {LOST}"} if role == "supervisor" else set())
     whole = [(p, w) for p, w in seen if p.frames == w.frames]
     assert len(seen) - len(whole) <= 1, "the one that was under way"
     assert all(np.allclose(p.tokens[0].embeds, w.tokens[0].embeds, atol=1e-3) for p, w in whole)
