@@ -4,7 +4,9 @@
 
 Each kill has a session of its own, on a clip of the playground, and a second session beside it that must not notice.
 The victim is the source, perception, the mind or the supervisor, by SIGKILL: while windows come in, while an answer is
-on its way, or within the moments in which a window is written.
+on its way, or within the moments in which a window is written. Windows go from part to part in trips, so that a clip is
+several of them long, and kills while they come in are spread over the time that one takes. `write` is within two
+milliseconds of a window's being stored, anywhere in a trip.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.session_parts import TRIP
 from actors.sessions import RemoteSession, Sessions
 from anymodal.errors import AnymodalError, RuntimeFault
 from anymodal.session.sqlite_log import SqliteLog, forget
@@ -37,6 +40,7 @@ MOMENTS = ("ingest", "answer", "write")
 QUESTIONS = ("what colour is the circle?", "what did you hear?", "how many objects are there?",
              "what happened at the end?", "how did the camera move?")
 PROGRESS_TIMEOUT_S = 600.0
+SECONDS = 40.0  # of a clip: five trips of windows of a second
 
 
 @dataclass
@@ -75,6 +79,25 @@ class Toll:
         return not (self.windows_lost or self.windows_doubled or self.windows_differing or self.answers_differing)
 
 
+def exactly(clip: Path) -> Path:
+    """The same clip with sound that is the same wherever reading begins: AAC's is filled up with noise that is not."""
+    import av
+
+    made = clip.with_suffix(".mkv")
+    with av.open(str(clip)) as given, av.open(str(made), "w") as out:
+        video, sound = given.streams.video[0], given.streams.audio[0]
+        frames = out.add_stream_from_template(video)
+        samples = out.add_stream("pcm_s16le", rate=sound.rate, layout=sound.layout.name)
+        for packet in given.demux(video, sound):
+            if packet.stream is sound:
+                out.mux([piece for frame in packet.decode() for piece in samples.encode(frame)])
+            elif packet.dts is not None:
+                packet.stream = frames
+                out.mux(packet)
+        out.mux(samples.encode(None))
+    return made
+
+
 def unkilled(agent: Any, clip: Path) -> Unkilled:
     """Watch a clip in this process, and ask each question as of another time."""
     with agent.open(clip) as session:
@@ -84,7 +107,7 @@ def unkilled(agent: Any, clip: Path) -> Unkilled:
         return Unkilled(clip, windows, probes, [session.ask(text, at_s=at_s) for text, at_s in probes])
 
 
-def run(sessions: Sessions, model: str, kills: int, seed: int, *, seconds: float = 10.0,
+def run(sessions: Sessions, model: str, kills: int, seed: int, *, seconds: float = SECONDS,
         say: Callable[[str], None] = lambda text: None) -> Toll:
     """Kill so many times. Raises AnymodalError where something does not come back."""
     from anymodal.agent import load
@@ -94,13 +117,15 @@ def run(sessions: Sessions, model: str, kills: int, seed: int, *, seconds: float
     with tempfile.TemporaryDirectory(prefix="anymodal-chaos-") as place:
         clips = render_clips(Path(place) / "clips", split="demo", seed=seed, count=2, seconds=seconds)
         agent = load(model, threads=1)
-        hit, beside = (unkilled(agent, clip) for clip in clips)
+        hit, beside = (unkilled(agent, exactly(clip)) for clip in clips)
         del agent
         name = f"beside-{uuid.uuid4().hex[:8]}"
         bystander = sessions.open(name, beside.clip)
-        bystander.wait()
+        until_seen(bystander, 1)
+        began_s = time.monotonic()
+        trip_s = TRIP / bystander.wait() * (time.monotonic() - began_s)
         for number in range(kills):
-            row = one_kill(sessions, f"{name}-{number}", hit, rng, toll)
+            row = one_kill(sessions, f"{name}-{number}", hit, trip_s, rng, toll)
             compare(bystander, beside, toll)
             toll.kills += 1
             toll.details.append({**row, "recovery_s": round(toll.recovery_s[-1], 2)})
@@ -110,20 +135,24 @@ def run(sessions: Sessions, model: str, kills: int, seed: int, *, seconds: float
     return toll
 
 
-def one_kill(sessions: Sessions, name: str, truth: Unkilled, rng: random.Random, toll: Toll) -> dict[str, Any]:
+def one_kill(sessions: Sessions, name: str, truth: Unkilled, trip_s: float, rng: random.Random,
+             toll: Toll) -> dict[str, Any]:
+    """`trip_s`: how long a trip of windows takes, about."""
     victim, moment = rng.choice(ROLES), rng.choice(MOMENTS)
     pid = sessions.ready()[victim]
     session = sessions.open(name, truth.clip)
-    after = rng.randrange(1, max(2, len(truth.windows) - 4))
-    until_seen(session, after)
+    log = log_of(sessions, name)
+    until_stored(log, rng.randrange(1, max(2, len(truth.windows) - 2 * TRIP)))
     asking, outcome = None, []
     if moment == "answer":
         question, at_s = truth.probes[0][0], truth.windows[0].t1_s
         asking = threading.Thread(target=_ask, args=(session, question, at_s, outcome), daemon=True)
         asking.start()
-    time.sleep(rng.uniform(0, {"ingest": 0.3, "answer": 0.05, "write": 0.02}[moment]))
+    time.sleep(rng.uniform(0, {"ingest": trip_s, "answer": 0.05, "write": 0.002}[moment]))
     os.kill(pid, signal.SIGKILL)
     began_s = time.monotonic()
+    with SqliteLog.read(log) as stored:
+        after = stored.last_window() + 1
     session.ask(truth.probes[0][0], at_s=truth.windows[0].t1_s)
     until_seen(session, min(after + 1, len(truth.windows)))
     sessions.ready()
@@ -151,10 +180,14 @@ def compare(session: RemoteSession, truth: Unkilled, toll: Toll) -> None:
 
 def finish(sessions: Sessions, name: str, truth: Unkilled, toll: Toll) -> None:
     """End a session, look through its log, and delete it."""
-    log = next(Path(row["log"]) for row in sessions.list() if row["session"] == name)
+    log = log_of(sessions, name)
     sessions.call("close", name)
     check_log(log, truth, toll)
     forget(log)
+
+
+def log_of(sessions: Sessions, name: str) -> Path:
+    return next(Path(row["log"]) for row in sessions.list() if row["session"] == name)
 
 
 def check_log(path: Path, truth: Unkilled, toll: Toll) -> None:
@@ -173,6 +206,16 @@ def until_seen(session: RemoteSession, windows: int) -> None:
         if time.monotonic() > deadline_s:
             raise RuntimeFault(f"session {session.name!r} does not go on", fix="see the cluster's logs")
         time.sleep(0.02)
+
+
+def until_stored(log: Path, windows: int) -> None:
+    """To the millisecond: a trip's windows are stored one right after the other."""
+    deadline_s = time.monotonic() + PROGRESS_TIMEOUT_S
+    with SqliteLog.read(log) as stored:
+        while stored.last_window() + 1 < windows:
+            if time.monotonic() > deadline_s:
+                raise RuntimeFault(f"{log} does not grow", fix="see the cluster's logs")
+            time.sleep(0.001)
 
 
 def _ask(session: RemoteSession, question: str, at_s: float, outcome: list) -> None:
@@ -198,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=8, help="how many (8)")
     parser.add_argument("--seed", type=int, default=0, help="which victims and moments (0)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of the clips (10)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"length of the clips ({SECONDS:g})")
     parser.add_argument("--model", default="tiny", help="a shipped bundle's name, or the path of a YAML")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
     options = parser.parse_args(argv)

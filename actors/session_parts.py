@@ -370,7 +370,7 @@ class RemoteReader:
 
     def _sent(self, windows: list[Window]) -> list[Window]:
         sending = Sending(self._parts, "encode", self._key, windows)
-        return [Sent(w.index, w.t0_s, w.t1_s, w.signals, w.dropped, sending, i) for i, w in enumerate(windows)]
+        return [Sent(w.index, w.t0_s, w.t1_s, w.signals, w.dropped, w.videos, sending, i) for i, w in enumerate(windows)]
 
     def _ask(self) -> Any:
         return self._parts.begin("source", "next", self._key, TRIP)

@@ -34,6 +34,7 @@ from anymodal.types import Answer, Delta, Packet
 NAMESPACE = "anymodal"
 CALLS = 128  # at once, of all users; a question or a feed takes one only while it is looked at
 STOP_TIMEOUT_S = 60.0
+LOST = "it was restarted, and what it had not stored is lost"
 
 
 def default_folder() -> Path:
@@ -146,6 +147,7 @@ class RemoteSession:
 
     def __init__(self, sessions: Sessions, name: str) -> None:
         self._sessions, self.name = sessions, name
+        self._broke = False  # a push did not arrive
 
     def ask(self, question: str, *, at_s: float | None = None, dialogue: str | None = None, wait_s: float = 0.0) -> Answer:
         for piece in self.stream(question, at_s=at_s, dialogue=dialogue, wait_s=wait_s):
@@ -161,8 +163,17 @@ class RemoteSession:
 
     def push(self, packets: Sequence[Packet]) -> list[AnymodalError]:
         """Hand over packets; gives what was wrong with some. Raises SessionError where the session takes none, and
-        RuntimeFault where the supervisor dies meanwhile: what was pushed and not yet seen is then a gap."""
-        return self._sessions.call_once("push", self.name, list(packets))
+        RuntimeFault where the supervisor dies meanwhile: what was pushed and not yet seen is then a gap that says so."""
+        try:
+            if self._broke and packets:
+                begin_s = self._sessions.call_once("windows", self.name) * self._sessions.spec.window_s
+                end_s = min(packet.pts_s for packet in packets)
+                self._sessions.call_once("missing", self.name, "supervisor", LOST, begin_s, end_s)
+                self._broke = False
+            return self._sessions.call_once("push", self.name, list(packets))
+        except RuntimeFault as fault:
+            self._broke = self._broke or fault.passing
+            raise
 
     def search(self, query: str) -> list[Any]:
         return self._sessions.call("search", self.name, query)

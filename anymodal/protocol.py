@@ -167,6 +167,8 @@ class AnswerExtras(_Event):
     frames_seen: int
     frames_dropped: int
     time_to_first_token_s: float
+    windows_seen: int | None = None
+    windows: tuple[int, ...] | None = None  # that were read, where they were read instead of all up to the last
 
 
 class Response(_Event):

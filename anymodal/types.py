@@ -57,13 +57,15 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Media time [t0_s, t1_s) of a session, aligned over its streams. `dropped` counts late or shed packets."""
+    """Media time [t0_s, t1_s) of a session, aligned over its streams. `dropped` counts late or shed packets;
+    `videos`: names of the streams whose packets are a video's frames, there or not."""
 
     index: int
     t0_s: float
     t1_s: float
     signals: Mapping[str, Signal]  # by stream name
     dropped: Mapping[str, int] = field(default_factory=dict)
+    videos: tuple[str, ...] = ("video",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ class Answer:
 
     `ttft_s`: from being asked to the first text, reading the media included.
     A session also says: `last_window`, the last one that was used; `windows_missing`, those up to it in which a live
-    source brought nothing; `stale_s`, seconds of media that had come in and were not yet seen.
+    source brought nothing; `stale_s`, seconds of media that had come in and were not yet seen; `windows`, the numbers of
+    those that were read, where they were read instead of all up to the last.
     """
 
     question: str
@@ -119,13 +122,15 @@ class Answer:
     last_window: int | None = None
     windows_missing: int = 0
     stale_s: float = 0.0
+    windows: tuple[int, ...] = ()
 
     def to_json(self) -> dict:
-        """The row that `ask --json` and jobs write; a session's answer has three keys more."""
+        """The row that `ask --json` and jobs write; a session's answer has three keys more, or four."""
         session = {} if self.last_window is None else {
             "last_window": self.last_window,
             "windows_missing": self.windows_missing,
             "stale_s": round(self.stale_s, 4),
+            **({"windows": list(self.windows)} if self.windows else {}),
         }
         return {
             "question": self.question,

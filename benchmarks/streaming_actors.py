@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,15 +148,18 @@ def measure(model: str, seconds: float, answers: int, streams: Sequence[int]) ->
         with Sessions(bundle, folder=folder / "logs") as sessions:
             turns = [(ingest_hz(sessions, clip, f"ingest-{i}"), allowed_hz(agent, clip)) for i in range(1 + TURNS)]
             ours_hz, bound_hz = sorted(turns[1:], key=lambda turn: turn[0] / turn[1])[TURNS // 2]  # the first warms up
-            rows = [Row("ingest_vs_bound", ours_hz, bound_hz, ours_hz / bound_hz, 0.85, "windows/s")]
             windows = packets_by_window(clip, sessions.spec)
             found = {n: answer_p95_s(sessions, windows, n, SHARE / ours_hz, answers) for n in streams}
             sessions.end()
-    one = found[min(found)]
-    for n, p95_s in found.items():
-        if n != min(found):
-            rows.append(Row(f"answer_p95_{n}_vs_1", p95_s, one, p95_s / one, 1.5 if n == 16 else None, "s", at_most=True))
-    return rows
+    return rows(agent.spec.name, ours_hz, bound_hz, found)
+
+
+def rows(case: str, ours_hz: float, bound_hz: float, p95_s: Mapping[int, float]) -> list[Row]:
+    """case: the bundle's name. p95_s: of answers, by how many streams come in."""
+    one_s = p95_s[min(p95_s)]
+    return [Row("ingest_vs_bound", ours_hz, bound_hz, ours_hz / bound_hz, 0.85, "windows/s", case),
+            *(Row(f"answer_p95_{n}_vs_1", took_s, one_s, took_s / one_s, 1.5 if n == 16 else None, "s", case, at_most=True)
+              for n, took_s in p95_s.items() if n != min(p95_s))]
 
 
 def main(argv: Sequence[str] | None = None) -> list[Row]:
@@ -167,9 +170,9 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     made.add_argument("--answers", type=int, default=40, help="per number of streams (40)")
     made.add_argument("--streams", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     options = made.parse_args(argv)
-    rows = measure(options.model, options.seconds, options.answers, options.streams)
-    report("sessions over actors", rows, options.json)
-    return rows
+    found = measure(options.model, options.seconds, options.answers, options.streams)
+    report("sessions over actors", found, options.json)
+    return found
 
 
 if __name__ == "__main__":

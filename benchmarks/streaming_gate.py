@@ -1,10 +1,11 @@
 """What the change gate and standing rules cost and how well they do, on playground streams.
 
-    python -m benchmarks.streaming_gate [--minutes 5] [--rules 100] [--json FILE]
+    python -m benchmarks.streaming_gate [--minutes 5] [--rules 100] [--scenes 20] [--json FILE]
 
 CPU seconds of this process, on one thread: `gate_streams` is encode + language model per window of a static stream,
-ungated / gated; `rules_cost` is a window with many rules beside a window with one; `rules` are a stream's rule figures,
-`rules_unsifted` the same with every rule put to the mind at every window.
+ungated / gated; `gate_accuracy` is the share of right answers about static scenes, gated / ungated; `rules_cost` is a
+window with many rules beside a window with one; `rules` are a stream's rule figures, `rules_unsifted` the same with every
+rule put to the mind at every window.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch  # noqa: E402
 
 from anymodal.bundle import Bundle, load_bundle  # noqa: E402
+from anymodal.playground.questions import make_questions  # noqa: E402
 from anymodal.playground.rule_questions import Condition, asked  # noqa: E402
 from anymodal.playground.streams import LongStream  # noqa: E402
 from anymodal.playground.world import COLORS, DEVICE_MOTIONS, SHAPES, SOUNDS, VISUAL_EVENTS  # noqa: E402
@@ -30,7 +32,10 @@ from anymodal.session.local import new_session  # noqa: E402
 from anymodal.session.rules import Rules  # noqa: E402
 from anymodal.stages.items import Percept  # noqa: E402
 from anymodal.stages.perceive import Perceive  # noqa: E402
+from anymodal.training.asking import answer_batch  # noqa: E402
 from anymodal.training.rule_scoring import RuleScore, score_rule  # noqa: E402
+from anymodal.training.scoring import is_right  # noqa: E402
+from benchmarks.report import Row  # noqa: E402
 
 CONDITIONS = [*(Condition("sound", s) for s in SOUNDS), *(Condition("device", m) for m in DEVICE_MOTIONS),
               *(Condition("event", e, c, s) for e in VISUAL_EVENTS for c in COLORS for s in SHAPES)]
@@ -50,6 +55,23 @@ def watched(bundle: Bundle, stream: LongStream, *, gate: bool) -> tuple[dict[str
     return {"encode_s": encode_s / len(windows), "language_s": (both_s - encode_s) / len(windows),
             "streams_skipped": skipped.streams_skipped / max(1, skipped.streams),
             "frames_skipped": skipped.frames_skipped / max(1, skipped.frames)}, percepts
+
+
+def gate_accuracy(bundle: Bundle, scenes: int, seconds: int = 24) -> Row:
+    """Right answers about so many static scenes, a question of every type each, in per cent: with the gate and without."""
+    right, asked = {True: 0, False: 0}, 0
+    for number in range(scenes):
+        stream = LongStream("val", 41 + number, seconds, static=True)
+        questions = make_questions(stream.chapter(0), random.Random(number))
+        asked += len(questions)
+        for gate in right:
+            stage, state = Perceive(bundle.perception, gate=gate), bundle.mind.open()
+            percepts = [p for w in stream.windows(bundle.spec) for p in stage.push(("s", w))] + stage.close()
+            bundle.mind.extend_all(state, percepts)
+            said = answer_batch(bundle.mind, state, [q.question for q in questions])
+            right[gate] += sum(is_right(q, answer.text) for q, answer in zip(questions, said, strict=True))
+    ours, baseline = (100 * right[gate] / asked for gate in (True, False))
+    return Row("gate_accuracy", ours, baseline, ours / baseline if baseline else float("inf"), 0.99, "% right")
 
 
 def ruled(bundle: Bundle, percepts: Sequence[Percept], texts: Sequence[str], *, first: int = 0,
@@ -101,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=int, default=5)
     parser.add_argument("--rules", type=int, default=100)
+    parser.add_argument("--scenes", type=int, default=20, help="that questions are asked about, with the gate and without")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -112,6 +135,7 @@ def main() -> None:
     busy, percepts = watched(bundle, LongStream("val", 23, options.minutes * 60), gate=False)
     rows = {"ungated": plain, "gated": gated, "busy": busy,
             "gate_streams": (plain["encode_s"] + plain["language_s"]) / (gated["encode_s"] + gated["language_s"]),
+            "gate_accuracy": gate_accuracy(bundle, options.scenes).to_json(),
             "rules_cost": rules_cost(bundle, percepts, busy, options.rules),
             "rules": rule_figures(bundle, percepts, LongStream("val", 23, options.minutes * 60)),
             "rules_unsifted": rule_figures(bundle, percepts, LongStream("val", 23, options.minutes * 60), sifted=False)}

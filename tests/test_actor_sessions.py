@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,10 +18,13 @@ import ray
 
 from actors import chaos, session_commands
 from actors.cluster import psutil
-from actors.sessions import Sessions
+from actors.session_parts import TRIP
+from actors.sessions import LOST, Sessions
 from actors.supervisor import resumed
 from anymodal.errors import DefectError, MediaError, QuestionError, RuntimeFault, SessionError
+from anymodal.session.feeder import SHED
 from anymodal.session.log import Retention
+from anymodal.session.sqlite_log import SqliteLog
 from anymodal.testing import gradient_frame, gradient_levels, make_video
 from anymodal.types import Answer, Delta, Packet
 
@@ -122,19 +126,59 @@ def test_any_part_may_die_while_it_is_asked_and_fed(sessions, agent, clip, role)
 
 
 def test_chaos_finds_nothing_lost_or_different(sessions, bundle):
-    toll = chaos.run(sessions, str(bundle), 2, seed=3, seconds=8)
+    toll = chaos.run(sessions, str(bundle), 3, seed=3, seconds=4 * TRIP)
     report = toll.to_json()
-    assert report["kills"] == 2 and report["answers_compared"] >= 5 * 2 * 2
+    assert report["kills"] == 3 and report["answers_compared"] >= 5 * 2 * 3
     assert toll.harmless, report
+    stored = [row["after_window"] for row in report["by_kill"]]
+    assert min(stored) > 0 and sum(n < 4 * TRIP for n in stored) >= 2, "while windows came in"
     assert 0 < report["recovery_p50_s"] <= report["recovery_p95_s"]
 
 
-def test_what_a_live_source_missed_is_a_gap(sessions):
-    def packets(first: int, last: int) -> list[Packet]:
-        return [Packet("video", "video", i / 4, gradient_frame(48, i), 4.0) for i in range(first, last)]
-
+def frames(sessions, count: int) -> list[Packet]:
     size = sessions.spec.modalities["video"].size_px
-    fit = [replace(p, data=np.ascontiguousarray(np.resize(p.data, (size, size, 3)))) for p in packets(0, 60)]
+    return [Packet("video", "video", i / 4, gradient_frame(size, i), 4.0) for i in range(count)]
+
+
+@pytest.mark.parametrize("role", ["perception", "mind", "supervisor"])
+def test_any_part_may_die_while_packets_are_pushed(sessions, agent, role):
+    """Each window is there as it was seen, or is a gap; the same frames are in no other one."""
+    given, streams = frames(sessions, 4 * 30), {"video": "video"}
+    with agent.open(streams=streams) as here:
+        for packet in given:
+            here.push(packet)
+        here.flush()
+        wanted = list(here.log.windows())
+    there, pid = sessions.open(f"pushed-{role}", live=True, streams=streams, stale_s=999), sessions.ready()[role]
+    first, failed = random.Random(role).randrange(20, 60), 0
+    last = first + 16  # four seconds at once: some of them are not stored yet when it dies
+    for piece in (*([p] for p in given[:first]), given[first:last], *([p] for p in given[last:])):
+        try:
+            assert there.push(piece) == []
+        except RuntimeFault:
+            failed += 1
+            sessions.ready()
+        if len(piece) > 1:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    there.flush()
+    log = chaos.log_of(sessions, there.name)
+    sessions.call("close", there.name)
+    with SqliteLog.read(log) as stored:
+        found = list(stored.windows())
+    assert [p.index for p in found] == list(range(len(wanted))), "none is missing, and none twice"
+    seen = [(p, w) for p, w in zip(found, wanted, strict=True) if not p.gap]
+    assert len(seen) > 10 and failed <= (role == "supervisor")
+    assert all(bool(p.gap) != bool(p.tokens) for p in found)
+    assert {p.gap for p in found} - {"", SHED} == ({f"supervisor: {LOST}"} if role == "supervisor" else set())
+    whole = [(p, w) for p, w in seen if p.frames == w.frames]
+    assert len(seen) - len(whole) <= 1, "the one that was under way"
+    assert all(np.allclose(p.tokens[0].embeds, w.tokens[0].embeds, atol=1e-3) for p, w in whole)
+    assert sum(p.frames + p.dropped for p in found) <= len(given)
+
+
+def test_what_a_live_source_missed_is_a_gap(sessions):
+    fit = frames(sessions, 60)
     live = sessions.open("live", live=True)
     assert live.push(fit[:16]) == []
     chaos.until_seen(live, 2)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from actors.gateway.answers import extras
 from actors.gateway.hosts import LocalHost
 from actors.gateway.settings import Settings
 from actors.gateway.testing import Proxy, serving
@@ -26,6 +28,7 @@ from anymodal.client import (
     SessionGoneError,
     WindowSeen,
 )
+from anymodal.client.asking import answer_of
 from anymodal.protocol import ErrorEvent
 from anymodal.testing import gradient_frame, make_imu_csv, make_video
 from anymodal.testing_bundle import random_bundle
@@ -132,6 +135,13 @@ def test_a_file_shown_live_is_answered_as_by_the_library(client, clip, expected)
         assert (answer.text.strip(), answer.evidence) == (expected.text.strip(), expected.evidence)
         assert answer.confidence == pytest.approx(expected.confidence, abs=1e-3)
         assert (answer.frames_seen, answer.frames_dropped, answer.windows_missing) == (expected.frames_seen, 0, 0)
+
+
+def test_what_an_answer_of_the_past_was_read_from_comes_over_the_wire():
+    given = Answer("what was at 0:03?", "red", 0.5, windows_seen=7, last_window=147, windows=(1, 2, 3, 4, 5, 146, 147))
+    told = extras(given, 0.0, 1.0).model_dump(exclude_none=True)
+    assert answer_of(given.question, given.text, told) == given
+    assert "windows" not in extras(replace(given, windows=()), 0.0, 1.0).model_dump(exclude_none=True)
 
 
 def test_arrays_pushed_are_answered_as_the_file(server, expected):

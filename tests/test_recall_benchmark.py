@@ -70,5 +70,10 @@ def test_what_left_the_memory_is_asked_of_the_windows_that_show_it():
             assert all(e.end_s <= session.end_s for e in answer.evidence)
             assert session.ask(f"What size is the {thing.color} {thing.shape}?").text == answer.text
         assert asked >= 4 and right >= 0.7 * asked
+        there = session.ask("what could you see at 0:03?")
+        assert there.windows == (1, 2, 3, 4, 5, 190, 191) and there.to_json()["windows"] == list(there.windows)
+        assert (there.windows_seen, there.last_window) == (7, 191)
+        now = session.ask("what can you see?")
+        assert now.windows == () and "windows" not in now.to_json() and now.windows_seen == 192
         early = session.ask(f"What size is the {once[0].color} {once[0].shape}?", at_s=16.0)
         assert early.windows_seen == 16, "it was in memory then"

@@ -716,6 +716,23 @@ def test_a_busy_live_session_sheds_the_oldest(agent):
         assert answer.windows_missing == len(gaps) and answer.frames_dropped == 4 * len(gaps)
 
 
+def test_frames_that_are_shed_are_counted_whatever_their_stream_is_called(agent):
+    """A window that is shed has no signals to tell a video by."""
+    held = Held()
+    with slowed(agent, held.wait).open(live=True, streams={"cam": "video", "mic": "audio"}) as session:
+        session._pushes.clock = FakeClock()  # nothing gets stale
+        for i in range(4 * 40 + 1):
+            session.push(Packet("cam", "video", i / 4, gradient_frame(32, i), 4))
+            session.push(Packet("mic", "audio", i / 4, np.zeros(4000, np.float32), 16000))
+            assert i != 4 or held.begun.wait(LONG_S)
+        held.go.set()
+        session.flush()
+        shed = [p for p in session.log.windows() if p.gap]
+        answer = session.ask(QUESTION)
+        assert shed and all(p.dropped == 4 for p in shed)
+        assert (answer.windows_missing, answer.frames_dropped) == (len(shed), 4 * len(shed))
+
+
 def test_a_live_session_gives_up_what_has_waited_too_long(agent):
     """Windows that waited for longer than stale_s, while more came: the newest is seen, and all are counted."""
     held, clock = Held(), FakeClock()

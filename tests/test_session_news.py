@@ -82,6 +82,17 @@ def test_drops_and_gaps_are_told(agent):
         assert third.streams == ("cam",)
 
 
+def test_what_a_gate_skipped_is_told_live_and_from_the_log(agent, tmp_path):
+    with agent.open(log=tmp_path / "gated.db", streams={"cam": "video"}, gate=True) as session:
+        for k in range(4 * 4):
+            session.push(Packet("cam", "video", k / 4, gradient_frame(32, 8 * (k >= 12)), 4))
+        session.flush()
+        told = [s.repeats for s in session.seen()]
+        assert told[1] == {"cam": 0} and told[0] == told[3] == {}
+    with agent.reopen(tmp_path / "gated.db") as session:
+        assert [s.repeats for s in session.seen()] == told
+
+
 def test_a_closed_session_says_so(agent):
     session = agent.open(streams=STREAMS)
     session.close()

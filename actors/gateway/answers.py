@@ -224,4 +224,5 @@ def extras(answer: Answer, first_s: float, window_s: float) -> p.AnswerExtras:
     return p.AnswerExtras(
         confidence=answer.confidence, evidence=evidence, at_s=(last + 1) * window_s, last_window=last,
         windows_missing=answer.windows_missing, stale_s=answer.stale_s, frames_seen=answer.frames_seen,
-        frames_dropped=answer.frames_dropped, time_to_first_token_s=round(first_s, 4))
+        frames_dropped=answer.frames_dropped, time_to_first_token_s=round(first_s, 4), windows_seen=answer.windows_seen,
+        windows=answer.windows or None)

@@ -79,4 +79,5 @@ def answer_of(question: str, text: str, extras: dict[str, Any] | None) -> Answer
         tuple(Evidence(float(e["start_s"]), float(e["end_s"]), str(e["modality"])) for e in said.get("evidence") or ()),
         frames_seen=int(said.get("frames_seen") or 0), frames_dropped=int(said.get("frames_dropped") or 0),
         windows_seen=int(said.get("windows_seen") or windows), ttft_s=float(said.get("time_to_first_token_s") or 0.0),
-        last_window=last, windows_missing=missing, stale_s=float(said.get("stale_s") or 0.0))
+        last_window=last, windows_missing=missing, stale_s=float(said.get("stale_s") or 0.0),
+        windows=tuple(map(int, said.get("windows") or ())))

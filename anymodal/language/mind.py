@@ -250,7 +250,8 @@ class Mind:
         yield Answer(
             question=question, text=text, confidence=self._confidence(logprob, count, seen), evidence=evidence,
             frames_seen=sum(e.frames for e in seen), frames_dropped=sum(e.dropped for e in seen),
-            windows_seen=sum(e.windows for e in seen), ttft_s=ttft_s or time.perf_counter() - began)
+            windows_seen=sum(e.windows for e in seen), ttft_s=ttft_s or time.perf_counter() - began,
+            windows=tuple(round(t_s / self.spec.window_s) for t_s in then.begins_s) if then else ())
 
     def judge(self, state: MindState, prompts: Sequence[str], *, evidence: bool = False) -> list[Judgement]:
         """How likely yes answers each question about now, all of them in one pass over what rules see. `evidence`: read it,

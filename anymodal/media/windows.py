@@ -19,7 +19,7 @@ from numbers import Real
 
 import numpy as np
 
-from anymodal.media.spec import StreamSpec, ceil_index, exact
+from anymodal.media.spec import VIDEO, StreamSpec, ceil_index, exact
 from anymodal.types import Packet, Signal, Window
 
 SHORTEST_LAST_WINDOW = 0.1  # of the hop: a shorter rest at the end is trimmed
@@ -305,7 +305,8 @@ class Windower:
                 cells.data = None
             self._forget(stream)
         dropped, self._dropped = self._dropped, {}
-        return Window(window, float(window * self._hop), float((window + 1) * self._hop), signals, dropped)
+        videos = tuple(name for name, stream in self._streams.items() if stream.spec.modality == VIDEO)
+        return Window(window, float(window * self._hop), float((window + 1) * self._hop), signals, dropped, videos)
 
     def _signal(self, stream: _Stream, window: int, cells: _Cells) -> Signal:
         rate_hz = exact(stream.spec.rate_hz)

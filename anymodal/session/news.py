@@ -23,7 +23,7 @@ AT_ONCE = 64  # windows told by one call
 class Seen:
     """A window that is in the log. `streams`: those it has something of; `dropped`: late or shed packets by stream; `gap`:
     why it has nothing; `began`: the rule events of it; `tokens`: how many the mind reads, by modality; `says`: what the
-    joint space finds in it."""
+    joint space finds in it; `repeats`: what a gate skipped, stream -> the earlier window that it is as."""
 
     window: int
     start_s: float
@@ -34,6 +34,7 @@ class Seen:
     began: tuple[RuleEvent, ...] = ()
     tokens: Mapping[str, int] = field(default_factory=dict)
     says: tuple[Said, ...] = ()
+    repeats: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, percept: Percept, window: Window | None = None, gap: str = "",
@@ -46,7 +47,7 @@ class Seen:
         for each in percept.tokens:
             tokens[each.modality] += len(each.embeds)
         return cls(percept.index, percept.t0_s, percept.t1_s, tuple(t.stream for t in percept.tokens), dropped,
-                   gap or percept.gap, tuple(began), dict(tokens))
+                   gap or percept.gap, tuple(began), dict(tokens), repeats=dict(percept.repeats))
 
 
 class News:

@@ -44,9 +44,8 @@ class Percept:
     @classmethod
     def of(cls, session: str, window: Window, tokens: list[Tokens]) -> Percept:
         """`tokens`: those of the window's signals, in prompt order."""
-        videos = [name for name, signal in window.signals.items() if signal.modality == VIDEO] or [VIDEO]
-        frames = sum(len(window.signals[name].data) for name in videos if name in window.signals)
-        dropped = sum(window.dropped.get(name, 0) for name in videos)
+        seen = {name: len(signal.data) for name, signal in window.signals.items() if signal.modality == VIDEO}
+        frames, dropped = sum(seen.values()), sum(window.dropped.get(name, 0) for name in {*seen, *window.videos})
         return cls(session, window.index, window.t0_s, window.t1_s, tuple(tokens), frames, dropped)
 
 
