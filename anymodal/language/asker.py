@@ -21,7 +21,6 @@ from anymodal.language.pointer import Pointer, Pointing
 from anymodal.language.prompt import window_label
 from anymodal.language.relied import SpanWriter, relied, spans
 from anymodal.language.rows import Places, Rows
-from anymodal.language.shown import THERE
 from anymodal.language.telling import Teller, Told
 from anymodal.language.tokenizer import ANSWER, ENDS, EOS, NOTE, moment_in
 from anymodal.memory import Span, named, whole_at
@@ -135,7 +134,7 @@ class Asker:
         known = None if self.outside is None else self._mind.calibration
         told = None if self._teller is None or not all_of_it else self._teller(question, said)
         blind = self._blind(question, [*seen, *shown])
-        inside = pointing is not None and pointing.named.inside and pointing.seen > THERE
+        inside = pointing is not None and pointing.named.inside
         decline = None if known is None or inside else (self.outside, known.outside)
         times = sorted({e.t0_s for e in (*seen, *shown)})
         labels = [window_label(self._layout.tokenizer, t0_s)[1:] for t0_s in times] if self._layout.spans else []

@@ -297,6 +297,11 @@ class Pointing:
             if none and begins and top in follows([*table, none], ()) and self._meant(kind) and (
                     not self.named.happenings or self.named.happens(kind)):
                 return self._words(kind) | {none: self._none(kind)}, ()
+            if begun in table and not self._in_step and top not in follows(table, begun) and self._meant(kind):
+                found = self._words(kind)  # it would end with what is but part of a word: "top" of "top left"
+                longer = {ids: found[ids] for ids in table if ids[: len(begun)] == begun != ids}
+                if max(longer.values(), default=0.0) > found[begun]:
+                    return longer | {(*begun, top): found[begun]}, begun
             behind = self._in_step and self.pointer.more in self._ids  # what there is stands what is asked for
             if top in follows([*table, self.pointer.nothing], begun) and self._meant(kind):
                 if not self._names(kind) and not (behind and self.named.happens(kind) and kind not in self.pointer.lists):
@@ -367,13 +372,21 @@ class Pointing:
 
     def _clock(self, scores: Tensor, top: int) -> Tensor:
         """Where a time goes on: only with what makes it a window's, and not beyond one."""
-        if begun := end_of(self._ids, self.labels):
+        if (begun := end_of(self._ids, self.labels)) and not self._whole(begun):
             may = follows(self.labels, begun)
             return scores if top in may else only(scores, may)
-        if not any(ends(self._ids, label) for label in self.labels):
+        if not begun and not any(ends(self._ids, label) for label in self.labels):
             return scores
         beyond = torch.tensor(self.pointer.clock, device=scores.device)
         return torch.log_softmax(scores.index_fill(0, beyond, -torch.inf), -1)
+
+    def _whole(self, label: tuple[int, ...]) -> bool:
+        """Whether a time that another begins with is rather the one meant: "1", not "1:01"."""
+        longer = [k for k, other in enumerate(self.labels) if other[: len(label)] == label != other]
+        if label not in self.labels or not longer or not self.when:
+            return False
+        when = self.when[min(len(self.times(self._ids[: -len(label)])), len(self.when) - 1)]
+        return float(when[self.labels.index(label)]) > max(THERE, *when[longer])
 
     def _looks(self) -> list[float]:
         """How likely each window is to be looked at for the thing: where it is, or where it is first."""
