@@ -80,6 +80,20 @@ def test_blocks_run_in_order(document, folder, capfd):
             assert code == 0, (command, capfd.readouterr().err)
 
 
+def test_what_the_readme_asks_is_answered(tmp_path):
+    """Not with a refusal, and not with nothing."""
+    from anymodal.agent import load
+    from anymodal.playground.files import render_clips
+
+    clip = render_clips(tmp_path, split="test", seed=7, count=1, seconds=8)[0]
+    asked = [words[3:] for block in blocks(ROOT / "README.md") if block["kind"] == "bash" and block["mode"] == "in order"
+             for words in commands(block["text"]) if words[:2] == ["anymodal", "ask"] and words[2] != "-"]
+    questions = [w for words in asked for w in words if " " in w]
+    assert len(questions) >= 4
+    for answer in load("tiny").ask(clip, [*questions, "what happened?", "what can you see?"]):
+        assert answer.text and not answer.text.startswith(("that is outside", "i cannot tell")), answer
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """The default model, served."""

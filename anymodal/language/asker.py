@@ -148,7 +148,9 @@ class Asker:
         needs, senses = self.pointer.needs(question), {p.modality for e in entries for p in e.parts}
         if needs:
             return [] if needs <= senses else [self.pointer.unseen]
-        return [] if senses or self.outside is None else [self.pointer.unseen, self.outside]
+        if senses:
+            return []
+        return [self.pointer.unseen] if self.outside is None or self.pointer.usual(question) else [self.outside]
 
     def _point(self, question: str, windows: Sequence[Span], said: Sequence[np.ndarray], all_of_it: bool,
                whole_from: int) -> Pointing | None:

@@ -98,9 +98,12 @@ class Names:
     def of(self, question: str) -> Named:
         text = self._finder.plain(question)
         named = self._of(text)
+        return replace(named, inside=bool(named.thing) and self.usual(text))
+
+    def usual(self, text: str) -> bool:
+        """Whether a question has no word of another world."""
         words = _WORD.findall(text)
-        inside = bool(named.thing) and all(w in self._usual or self._finder.known(w) is not None for w in words)
-        return replace(named, inside=inside and not _NUMBER.search(text))
+        return all(w in self._usual or self._finder.known(w) is not None for w in words) and not _NUMBER.search(text)
 
     def _of(self, text: str) -> Named:
         found: list[Happening] = []

@@ -94,6 +94,10 @@ class Pointer:
         plain = not _DIGIT.search(question) and self._unless.isdisjoint(_WORD.findall(question.lower()))
         return Pointing(self, named, list(labels), windows(said), all_of_it, plain, whole_from)
 
+    def usual(self, question: str) -> bool:
+        """Whether a question has no word of another world."""
+        return self._names.usual(question.lower())
+
     def needs(self, question: str) -> set[str]:
         """The senses without which it cannot be told what a question names."""
         named = self._names.of(question)
