@@ -17,7 +17,8 @@ from torch import Tensor
 from anymodal.language.layout import Reader
 from anymodal.language.options import barring, only
 from anymodal.language.past import NEWEST, Past, chosen
-from anymodal.language.pointer import Pointer, Pointing
+from anymodal.language.pointer import Pointer
+from anymodal.language.pointing import Pointing
 from anymodal.language.prompt import window_label
 from anymodal.language.relied import SpanWriter, relied, spans
 from anymodal.language.rows import Places, Rows

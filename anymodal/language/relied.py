@@ -22,7 +22,7 @@ from anymodal.memory import Span
 from anymodal.types import Evidence
 
 if TYPE_CHECKING:
-    from anymodal.language.pointer import Pointing
+    from anymodal.language.pointing import Pointing
 
 AWAY = 0.3  # likelihood up to which a thing does not go a way
 Run = tuple[int, int, str]  # places of the first and the last window, and the sense
