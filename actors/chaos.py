@@ -79,25 +79,6 @@ class Toll:
         return not (self.windows_lost or self.windows_doubled or self.windows_differing or self.answers_differing)
 
 
-def exactly(clip: Path) -> Path:
-    """The same clip with sound that is the same wherever reading begins: AAC's is filled up with noise that is not."""
-    import av
-
-    made = clip.with_suffix(".mkv")
-    with av.open(str(clip)) as given, av.open(str(made), "w") as out:
-        video, sound = given.streams.video[0], given.streams.audio[0]
-        frames = out.add_stream_from_template(video)
-        samples = out.add_stream("pcm_s16le", rate=sound.rate, layout=sound.layout.name)
-        for packet in given.demux(video, sound):
-            if packet.stream is sound:
-                out.mux([piece for frame in packet.decode() for piece in samples.encode(frame)])
-            elif packet.dts is not None:
-                packet.stream = frames
-                out.mux(packet)
-        out.mux(samples.encode(None))
-    return made
-
-
 def unkilled(agent: Any, clip: Path) -> Unkilled:
     """Watch a clip in this process, and ask each question as of another time."""
     with agent.open(clip) as session:
@@ -117,7 +98,7 @@ def run(sessions: Sessions, model: str, kills: int, seed: int, *, seconds: float
     with tempfile.TemporaryDirectory(prefix="anymodal-chaos-") as place:
         clips = render_clips(Path(place) / "clips", split="demo", seed=seed, count=2, seconds=seconds)
         agent = load(model, threads=1)
-        hit, beside = (unkilled(agent, exactly(clip)) for clip in clips)
+        hit, beside = (unkilled(agent, clip) for clip in clips)
         del agent
         name = f"beside-{uuid.uuid4().hex[:8]}"
         bystander = sessions.open(name, beside.clip)

@@ -216,3 +216,14 @@ def test_a_wav_that_python_wrote(tmp_path):
     samples = clicks(22050, [5000], 11025)
     _, found = read(make_wav(tmp_path / "w.wav", samples, 22050), 22050)
     assert np.abs(found - samples).max() < 1e-4
+
+
+def test_aac_read_on_in_the_middle_is_what_it_is_read_from_the_start(tmp_path):
+    """Its noise goes on from all before: a session that goes on after a kill would see another sound."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 16 * 44100).clip(-1, 1).astype(np.float32)
+    path = make_audio(tmp_path / "noise.mp4", noise, 44100, codec="aac", options={"b": "32k"})
+    reader = AudioReader(path)
+    whole = np.concatenate([samples for _, samples in reader.sample(reader.start, 16000)])
+    rest = AudioReader(path)
+    later = np.concatenate([samples for _, samples in rest.sample(rest.start, 16000, Fraction(13))])
+    assert np.array_equal(later, whole[13 * 16000 :])

@@ -20,6 +20,7 @@ from anymodal.errors import MediaError
 from anymodal.media.container import av, declared_s, no_codec_error, only, open_container, pick_stream, wav_s
 from anymodal.media.spec import AUDIO, ceil_index
 
+ALIKE_S = 600  # AAC is filled up with noise that goes on from all before: read from the start so far, it comes out alike
 RESYNC_S = Fraction(1, 50)
 LONGEST_JUMP_S = 3600  # a gap beyond this is a broken clock, not a pause
 MOST_HZ = 1_536_000  # of a file; the resampler takes memory by it
@@ -173,7 +174,8 @@ class AudioReader:
 
     def _seek(self, target: Fraction) -> None:
         """Skip ahead where the index is exact to the sample (mov, mp4, wav); elsewhere decode from the start."""
-        if target - self.start < 10 or self._container.format.name.split(",")[0] not in ("mov", "wav"):
+        near_s = ALIKE_S if self._stream.codec_context.name == "aac" else 10
+        if target - self.start < near_s or self._container.format.name.split(",")[0] not in ("mov", "wav"):
             return
         try:
             self._container.seek(int((target - 1) / self._stream.time_base), stream=self._stream)
