@@ -40,7 +40,7 @@ MOMENTS = ("ingest", "answer", "write")
 QUESTIONS = ("what colour is the circle?", "what did you hear?", "how many objects are there?",
              "what happened at the end?", "how did the camera move?")
 PROGRESS_TIMEOUT_S = 600.0
-SECONDS = 40.0  # of a clip: five trips of windows of a second
+SECONDS = 64.0  # of a clip: four trips of windows of a second
 
 
 @dataclass

@@ -44,7 +44,7 @@ from anymodal.types import Answer, Delta, Tokens, Window
 ROLES = ("source", "perception", "mind")
 RETRY_EVERY_S = 0.1
 ANSWERS_S = 0.25  # that windows wait for answers
-TRIP = 2 * BATCH  # windows of a file that go from part to part with one call: calls cost, too
+TRIP = 4 * BATCH  # windows of a file that go from part to part with one call: calls cost, too
 MOST_CALLS = 10_000  # that wait for actors at once
 
 
