@@ -803,3 +803,19 @@ def test_a_disk_that_fills_up_loses_nothing(agent, log):
                 session.push(packet)
         session.flush()
         assert session.windows == 30 and session.ask(QUESTION).windows_missing == 29 - seen
+
+
+def test_a_script_that_dies_with_a_session_open_ends_with_its_own_error(tmp_path, random_model):
+    script = tmp_path / "dies.py"
+    script.write_text(f"""
+import numpy as np, anymodal
+from anymodal.types import Packet
+session = anymodal.load({str(random_model)!r}).open(live=True, streams={{"cam": "video"}}, log={str(tmp_path / "left.db")!r})
+for i in range(200):
+    session.push(Packet("cam", "video", i / 4, np.full((48, 48, 3), i, np.uint8), 4))
+raise RuntimeError("of its own")
+""")
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 1 and ran.stderr.strip().endswith("RuntimeError: of its own")
+    with load(random_model).reopen(tmp_path / "left.db") as again:
+        assert again.windows >= 0

@@ -10,12 +10,14 @@ state that was live. Windows and answers take turns at the mind, a window or a p
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
@@ -54,6 +56,15 @@ STALE_WINDOWS = 4  # that a live session may be behind, unless it is told otherw
 MOST_TURNS = 16  # of a dialogue; the mind reads as many of them as fit its own budget
 
 log = logging.getLogger("anymodal")
+_open: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A thread that computes when the interpreter ends aborts the process: sessions that were left open end before."""
+    for session in list(_open):
+        with suppress(Exception):
+            session.close()
 
 
 class Session:
@@ -98,6 +109,7 @@ class Session:
         self._feeder: Feeder | None = None
         self._arrived_s = 0.0  # the end of what has come in, seen or not
         self._closed = False
+        _open.add(self)
 
     # -- watching -----------------------------------------------------------------------------------------------
 
@@ -436,6 +448,7 @@ class Session:
         if self._closed:
             return
         self._closed = True
+        _open.discard(self)
         with self._news:
             self._news.notify_all()
         ended = True
