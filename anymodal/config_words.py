@@ -61,11 +61,14 @@ class SearchSpec(_Strict):
 
     def knows(self, text: str, point: PointSpec) -> bool:
         """Whether a text has a word, in some form, that tokens say or that asks for such words."""
+        if any(re.search(rf"\b{re.escape(phrase)}", text.lower()) for phrase in self.synonyms if " " in phrase):
+            return True
         values = (*chain.from_iterable(self.words.values()), *self.nothing, *point.says.values())
         words = {w for value in values for w in value.split()} | {w for w in self.synonyms if " " not in w}
         begins = {w[:_STEM] for w in (words - self.plain).union(*point.asks.values()) if len(w) > 2}
+        begins |= {w[:_STEM] for w in ("objects", "things", "shapes")}
         begins |= {w[:_STEM] for phrases in map(self.groups, self.phrases) for group in phrases for phrase in group
-                   for w in re.sub(r"{\w+}", "", phrase).split()}
+                   for w in phrase.split("{")[0].split() if w not in self.plain and len(w) > 2}
         return any(w[:_STEM] in begins or w in begins for w in re.findall(r"[a-z]+", text.lower().removeprefix("now:")))
 
 

@@ -810,9 +810,10 @@ def test_a_script_that_dies_with_a_session_open_ends_with_its_own_error(tmp_path
     script.write_text(f"""
 import numpy as np, anymodal
 from anymodal.types import Packet
-session = anymodal.load({str(random_model)!r}).open(live=True, streams={{"cam": "video"}}, log={str(tmp_path / "left.db")!r})
+agent = anymodal.load({str(random_model)!r})
+session = agent.open(live=True, streams={{"cam": "video"}}, log={str(tmp_path / "left.db")!r})
 for i in range(200):
-    session.push(Packet("cam", "video", i / 4, np.full((48, 48, 3), i, np.uint8), 4))
+    session.push(Packet("cam", "video", i / 4, np.full((32, 32, 3), i, np.uint8), 4))
 raise RuntimeError("of its own")
 """)
     ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)

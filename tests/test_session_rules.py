@@ -131,7 +131,8 @@ def test_search_says_what_cannot_be_searched_for(agent, tmp_path):
 
 def test_a_rule_of_what_the_bundle_was_never_taught_is_refused():
     spec = load_bundle("tiny").spec
-    for known in ("a bell rings", "the red star bounced", "something moves", "no sound is heard", "the phone is dropped"):
+    for known in ("a bell rings", "the red star bounced", "something moves", "no sound is heard", "the phone is dropped",
+                  "an object shows up", "something hits something", "there are three objects", "a shape comes into view"):
         assert spec.search.knows(f"Now: {known}?", spec.point), known
     for unknown in ("a person comes in", "a car parks", "it gets dark"):
         assert not spec.search.knows(f"Now: {unknown}?", spec.point), unknown

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from anymodal.agent import load
 from anymodal.language.relied import SpanWriter, relied, runs
@@ -52,7 +53,9 @@ def test_what_there_is_is_told_whole(mind, question, answer):
 
 @pytest.mark.parametrize("question", [
     "What shapes are there at 3 s?", "What red shapes are there?", "What shape is the red object?", "What can you see?",
-    "Which object is the president?", "What disappeared before the star stopped?", "How many shapes are there?"])
+    "Which object is the president?", "What disappeared before the star stopped?", "How many shapes are there?",
+    "What did it bounce off?", "What colour did it change to?", "What size are the objects?", "Say if there are objects",
+    "Which colour changed?"])
 def test_other_questions_are_for_the_language_model(mind, question):
     assert Teller(mind._ask.pointer, mind.finder, mind.tokenizer)(question, said(mind, *CLIP)) is None
 
@@ -69,12 +72,28 @@ def test_an_answer_relies_on_the_windows_that_tell_it(mind, question, answer, wi
     assert [run[:2] for run in found] == windows and {run[2] for run in found} <= {"video"}
 
 
+def test_an_answer_about_a_moment_relies_on_the_window_that_was_looked_at(mind):
+    labels = [tuple(mind.tokenizer.encode(str(k))) for k in range(len(CLIP))]
+    pointing = mind._ask.pointer.point("Where was the red star at 2 s?", labels, said(mind, *CLIP))
+    assert relied(pointing, mind.tokenizer.encode("top")) == []
+    pointing.looked = 2
+    assert relied(pointing, mind.tokenizer.encode("top")) == [(2, 2, "video")]
+
+
+def test_which_of_two_words_is_told_only_where_one_of_them_is_seen(mind):
+    labels = [tuple(mind.tokenizer.encode(str(k))) for k in range(len(CLIP))]
+    scores = torch.full((mind.tokenizer.vocab,), -20.0)
+    scores[mind.tokenizer.encode("no")[0]] = 0.0
+    for question, first in (("Is the star green or red?", "red"), ("Do you see a green or a white star?", "no")):
+        weighed = mind._ask.pointer.point(question, labels, said(mind, *CLIP)).weigh(torch.log_softmax(scores, -1))
+        assert mind.tokenizer.decode([int(weighed.argmax())]).strip() == first
+
+
 def test_marks_in_a_row():
     assert runs(np.array([True, True, False, True])) == [(0, 1), (3, 3)] and runs(np.array([False])) == []
 
 
 def test_evidence_says_times_of_windows_alone(mind):
-    torch = pytest.importorskip("torch")
     labels = [tuple(mind.tokenizer.encode(t)) for t in ("59", "1:00", "1:01")]
     writer, beyond = SpanWriter(labels), mind.tokenizer.encode("9:99:99")
     scores = torch.full((mind.tokenizer.vocab,), -20.0)
@@ -107,6 +126,9 @@ def test_of_what_was_not_seen_or_heard_nothing_can_be_told(agent, mind):
         assert answer(state, question).text.lower() in ("i cannot tell", "that is outside what i know"), question
         assert answer(state, question).evidence == ()
     assert answer(sound, "Which sound was first?").text != "i cannot tell"
+    assert answer(sound, "what shapes are there?").text == "i cannot tell", "and not that there is nothing"
+    hot = mind._ask.pointer.needs("is the star getting warmer?")
+    assert {"thermal"} in hot and all("thermal" in senses for senses in hot), "a thermal camera alone tells it"
 
 
 def test_times_and_evidence_are_right_after_more_than_a_minute(agent):

@@ -107,12 +107,13 @@ def live(
 @contextmanager
 def _session(agent: Any, log: Path | None, rules: list[str], **options: Any) -> Iterator[Any]:
     """The session of a log, or a new one, with these standing rules."""
+    from anymodal.session.rule_text import same_rule
+
     options |= {"live": True, "idle_timeout_s": IDLE_S}
     is_old = log is not None and log.exists()
     with agent.reopen(log, **options) if is_old else agent.open(log=log, **options) as session:
-        known = {rule.text for rule in session.rules.list()}
         for text in rules:
-            if text not in known:
+            if not any(same_rule(text, rule.text) for rule in session.rules.list()):
                 session.rules.add(text)
         yield session
 

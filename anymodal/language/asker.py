@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from anymodal.language.layout import Reader
+from anymodal.language.named import THING
 from anymodal.language.options import barring, only
 from anymodal.language.past import NEWEST, Past, chosen
 from anymodal.language.pointer import Pointer
@@ -135,6 +136,8 @@ class Asker:
         known = None if self.outside is None else self._mind.calibration
         told = None if self._teller is None or not all_of_it else self._teller(question, said)
         blind = self._blind(question, [*seen, *shown])
+        if told is not None and self.pointer.sense(THING) not in _senses([*seen, *shown]):
+            told, blind = None, [] if self.pointer.unseen is None else [self.pointer.unseen]
         inside = pointing is not None and pointing.named.inside
         decline = None if known is None or inside else (self.outside, known.outside)
         times = sorted({e.t0_s for e in (*seen, *shown)})
@@ -146,9 +149,9 @@ class Asker:
         """What an answer begins with where no entry has a sense that it needs: that it cannot be told. Else nothing."""
         if self.pointer is None or self.pointer.unseen is None:
             return []
-        needs, senses = self.pointer.needs(question), {p.modality for e in entries for p in e.parts}
+        needs, senses = self.pointer.needs(question), _senses(entries)
         if needs:
-            return [] if needs <= senses else [self.pointer.unseen]
+            return [self.pointer.unseen] if any(map(senses.isdisjoint, needs)) else []
         if senses:
             return []
         return [self.pointer.unseen] if self.outside is None or self.pointer.usual(question) else [self.outside]
@@ -220,3 +223,8 @@ class Asker:
         said = {k: told for e, told in zip(windows, finder.spans(windows), strict=True) for k in range(e.first, e.last + 1)}
         happening = finder.happening(question, [said[p.index] for p in percepts])
         return Past.of([percepts[k] for k in chosen(happening, most)], seen, window_s, said)
+
+
+def _senses(entries: Sequence[Span]) -> set[str]:
+    """Of which something was seen."""
+    return {part.modality for entry in entries for part in entry.parts}

@@ -42,8 +42,9 @@ class Pointer:
         self.asks, self.lists = frozenset(point.asks), frozenset(spec.search.tells)
         self._unless, self._hears = point.unless, point.asks.get(LONE[0], frozenset())
         self.happens = next((kind for kind in point.kinds if point.becomes in words[kind]), "")
-        self._senses = {kind: sense for sense in reversed(spec.search.phrases) for group in spec.search.groups(sense)
-                        for phrase in group for kind in _FIELD.findall(phrase)}
+        self._saying = {m: {kind for group in spec.search.groups(m) for phrase in group for kind in _FIELD.findall(phrase)}
+                        for m in spec.search.phrases}  # which kinds' words a sense's tokens say
+        self._senses = {kind: m for m in reversed(self._saying) for kind in self._saying[m]}
         self.begins = [finder.number(point.begins)] if point.begins else []
         told = {finder.number(part) for values in words.values() for value in values for part in value.split()}
         self.number = {i: n for i in range(tokenizer.vocab) if (word := tokenizer.decode([i]).strip())
@@ -83,16 +84,18 @@ class Pointer:
         named = self._names.of(question)
         if not said or not (named.happenings or named.thing or named.counts):
             return None
-        plain = not _DIGIT.search(question) and self._unless.isdisjoint(_WORD.findall(question.lower()))
-        return Pointing(self, named, list(labels), windows(said), all_of_it, plain, whole_from)
+        moment = _DIGIT.search(question) is not None
+        plain = not moment and self._unless.isdisjoint(_WORD.findall(question.lower()))
+        return Pointing(self, named, list(labels), windows(said), all_of_it, plain, moment, whole_from)
 
     def usual(self, question: str) -> bool:
         """Whether a question has no word of another world."""
         return self._names.usual(question.lower())
 
-    def needs(self, question: str) -> set[str]:
-        """The senses without which it cannot be told what a question names."""
+    def needs(self, question: str) -> list[set[str]]:
+        """Of each kind of word that a question names, the senses whose tokens say it: without any, nothing is told."""
         named = self._names.of(question)
         heard = not self._hears.isdisjoint(_WORD.findall(question.lower()))
-        kinds = [h.kind for h in named.happenings] + [THING[0]] * bool(named.thing) + [LONE[0]] * heard
-        return {self.sense([kind]) for kind in kinds}
+        kinds = {h.kind for h in named.happenings} | ({LONE[0]} if heard else set())
+        kinds |= {self._finder.kind[self._finder.lexicon[n]] for n in named.thing} & {*THING[:2]}
+        return [senses for kind in kinds if (senses := {m for m, found in self._saying.items() if kind in found})]

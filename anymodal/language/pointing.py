@@ -42,6 +42,7 @@ class Pointing:
     said: np.ndarray  # (K, N, V)
     all_of_it: bool = True
     plain: bool = True  # yes means that what is named was there at some time
+    moment: bool = False  # it is asked of a time
     whole_from: int = 0  # the window from which on all are there
     looked: int | None = None
     when: list[np.ndarray] = field(init=False)  # of all that happens, how likely it is in each window (K,)
@@ -87,7 +88,7 @@ class Pointing:
     @property
     def text(self) -> list[int]:
         """What was said of an answer's text."""
-        return [] if self._in_step else self._ids
+        return [] if self._in_step or self._told else self._ids
 
     def push(self, token: int) -> None:
         """The answer goes on with this token."""
@@ -166,7 +167,7 @@ class Pointing:
                       if {n for words in table.values() for n in words}.issuperset(self.named.either)), {})
         table = {ids: words for kind in self.pointer.kinds.values() for ids, words in kind.items()}
         options = {ids: chance for ids, chance in words.items() if {*table.get(ids, ())} & {*self.named.either}}
-        if not options:
+        if max(options.values(), default=0.0) <= THERE:  # it may be another one
             return scores
         unseen = None if self.seen > THERE else self.pointer.unseen
         return weighed(only(scores, [*follows(options, ()), unseen]), options)

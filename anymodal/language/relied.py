@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from anymodal.language.named import LONE, Named
+from anymodal.language.named import LONE, THING
 from anymodal.language.options import follows, only
 from anymodal.language.shown import THERE, both
 from anymodal.language.tokenizer import EOS, EVIDENCE
@@ -33,27 +33,26 @@ def relied(pointing: Pointing, answer: Sequence[int]) -> list[Run]:
     named, pointer = pointing.named, pointing.pointer
     if answer[:1] in ([pointer.unseen], [pointer.outside]):
         return []
+    if pointing.moment:  # it asks of the window that was looked at
+        looked = pointing.looked
+        return [] if looked is None or named.happenings else [(looked, looked, pointer.sense(THING))]
     if told := [k for k in pointing.times(answer) if max((w[k] for w in pointing.when), default=0) > AWAY]:
         return [(k, k, pointer.sense(h.kind for h in named.happenings)) for k in told]
     if answer[:1] == [pointer.no] and len(named.happenings) < 2 and pointing.seen < THERE:
         absent = pointing.plain and (named.happenings or named.polar)
-        return [(0, len(pointing.said) - 1, pointer.sense(_kinds(named)))] if absent else []
+        kinds = [*(h.kind for h in named.happenings), *THING]
+        return [(0, len(pointing.said) - 1, pointer.sense(kinds))] if absent else []
     if named.counts:
-        return [(0, len(pointing.said) - 1, pointer.sense(named.kinds))]
+        return [(0, len(pointing.said) - 1, pointer.sense(THING))]
     if named.happenings:
         found = [_happening(pointing, k, answer) for k in range(len(named.happenings))]
         return list(dict.fromkeys(found)) if all(found) else []
-    shown = [(a, b, pointer.sense(named.kinds)) for a, b in runs(pointing.there > THERE)]
+    shown = [(a, b, pointer.sense(THING)) for a, b in runs(pointing.there > THERE)]
     if not named.thing or not shown:
         return []
     if named.start:
         return [(shown[0][0], *shown[0][::2])]
     return shown if pointing.plain else [(shown[-1][1], *shown[-1][1:])]  # "now"
-
-
-def _kinds(named: Named) -> list[str]:
-    """Of what happens, before those of what it happens to."""
-    return [*(h.kind for h in named.happenings), *named.kinds]
 
 
 def _happening(pointing: Pointing, place: int, answer: Sequence[int]) -> Run | None:
@@ -65,7 +64,7 @@ def _happening(pointing: Pointing, place: int, answer: Sequence[int]) -> Run | N
     if words is not None and not pointing.named.edge:
         begins = pointer.begins if happening.kind in LONE else ()
         when = both(pointing.said, [*words, *happening.thing, *begins]) * (there if pointing.named.heard else 1)
-    if happening.kind == "way":  # it goes that way from when it is seen until it stops
+    if happening.kind == "way" and pointing.named.thing:  # it goes that way from when it is seen until it stops
         marks = np.flatnonzero((when > AWAY) & there if words is not None else there)
         return (int(np.flatnonzero(there)[0]), int(marks[-1]), sense) if len(marks) else None
     if when.max() <= THERE:

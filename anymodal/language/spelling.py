@@ -47,7 +47,7 @@ class Spelling:
         if len(word) < SHORT or self._known(word):
             return word
         found = [w for w in self._words if _slipped(word, w)] or [w for w in self._sure if _alike(word, w)]
-        for meant in (lambda w: True, self._names, lambda w: _beside(word, w)):
+        for meant in (lambda w: True, lambda w: w[0] == word[0] and self._names(w), lambda w: _beside(word, w)):
             found = [w for w in found if meant(w)] or found
             if len({*map(self._same, found)}) == 1:
                 return found[0]

@@ -37,6 +37,10 @@ _OTHERS = frozenset("""what which list name say tell give all of do did does are
     item one ones and colour color""".split())
 
 
+_NEVER = frozenset("if whether it to off edge size at where when how".split())  # "what did it bounce off?"
+_KINDS = frozenset({"colour", "color", "colours", "colors"})  # "which colour changed?"
+
+
 @dataclass(slots=True)
 class Told:
     """An answer's text, how likely it is right, and what it relies on."""
@@ -70,13 +74,13 @@ class Teller:
             return None
         numbers = [n for w in words if (n := self._finder.known(w)) is not None]
         nouns = [w for w in words if w in _THINGS]
-        usual = FILLERS | EITHER | _OTHERS | {*nouns}
+        usual = (FILLERS | EITHER | _OTHERS | {*nouns}) - _NEVER
         if any(w not in usual and self._finder.known(w) is None for w in words):
             return None
         if not numbers and (len(nouns) == 1 and _ALL.match(text) or _THERE.fullmatch(text)):
             return self._all(windows(said), _THINGS[nouns[0]] if nouns else "")
         event = [n for n in numbers if self._finder.kind[self._finder.lexicon[n]] == self._pointer.happens]
-        if len(numbers) == len(event) == 1 and _WHO.match(text):
+        if len(numbers) == len(event) == 1 and _WHO.match(text) and _KINDS.isdisjoint(words):
             return self._who(windows(said), event[0])
         return None
 

@@ -97,7 +97,7 @@ class Session:
                               stale_s=STALE_WINDOWS * bundle.spec.window_s if stale_s is None else stale_s,
                               idle_timeout_s=idle_timeout_s)
         phrases = Phrases(bundle.spec.search, lambda texts: bundle.joint_text(texts), self._mind.spelt)
-        self._follow_ups = FollowUps(bundle.spec.search)
+        self._follow_ups = FollowUps(bundle.spec.search, bundle.spec.point)
         self.rules = Rules(session_log, lock=self._turn, check=self._check_rule,
                            concerned=Sift(phrases, session_log).concerned)
         self._recent = Recent(bundle.spec)
@@ -247,7 +247,7 @@ class Session:
             last = state.memory.last_window if asking.at_s is None else self._last(asking.at_s)
             as_of_s = (last + 1) * self.spec.window_s
             turns = self._earlier(asking, as_of_s)
-            question = self._follow_ups.meant(asking.question, turns, self.spec.window_s)
+            question = self._follow_ups.meant(asking.question, turns, self.spec.window_s, as_of_s)
             turns = turns if question == asking.question else []
             alone = self.spec.memory.past_windows
             past = self._recall.past(question, state.memory, last=last) if alone else []

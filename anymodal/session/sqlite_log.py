@@ -88,18 +88,23 @@ class SqliteLog:
         path = Path(path)
         if info.dtype not in STORED:
             raise LogError(f"a log cannot store {info.dtype!r}", fix=f"set the bundle's dtype to {' or '.join(STORED)}")
+        there = LogError(f"{path} is there already", fix="reopen it to go on with it, or give another path")
         if path.exists() and path.stat().st_size:
-            raise LogError(f"{path} is there already", fix="reopen it to go on with it, or give another path")
+            raise there
+        with explained(path):
+            try:  # of two that make it at once, one does
+                os.close(os.open(path, os.O_RDWR | (0 if path.exists() else os.O_CREAT | os.O_EXCL), 0o600))
+            except FileExistsError:
+                raise there from None
         try:
-            with explained(path):
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-                with closing(connect(path)) as db:  # no write-ahead mode yet: from the start the file says what it is
-                    db.executescript(f"PRAGMA auto_vacuum=INCREMENTAL; BEGIN IMMEDIATE; {TABLES} "
-                                     f"PRAGMA application_id={APPLICATION}; PRAGMA user_version={SCHEMA};")
-                    about = {**{f.name: getattr(info, f.name) for f in fields(info)}, "generation": 0}
-                    db.executemany("INSERT INTO about VALUES (?, ?)", about.items())
-                    seal_about(db)
-                    db.execute("COMMIT")
+            # no write-ahead mode yet: from the start the file says what it is
+            with explained(path), closing(connect(path)) as db:
+                db.executescript(f"PRAGMA auto_vacuum=INCREMENTAL; BEGIN IMMEDIATE; {TABLES} "
+                                 f"PRAGMA application_id={APPLICATION}; PRAGMA user_version={SCHEMA};")
+                about = {**{f.name: getattr(info, f.name) for f in fields(info)}, "generation": 0}
+                db.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+                seal_about(db)
+                db.execute("COMMIT")
             return cls.open(path, identity=info.identity, retention=retention, stopped_by=stopped_by)
         except BaseException:
             delete(path)
