@@ -91,9 +91,10 @@ class SqliteLog:
         there = LogError(f"{path} is there already", fix="reopen it to go on with it, or give another path")
         if path.exists() and path.stat().st_size:
             raise there
+        made = not path.exists()
         with explained(path):
             try:  # of two that make it at once, one does
-                os.close(os.open(path, os.O_RDWR | (0 if path.exists() else os.O_CREAT | os.O_EXCL), 0o600))
+                os.close(os.open(path, os.O_RDWR | (os.O_CREAT | os.O_EXCL if made else 0), 0o600))
             except FileExistsError:
                 raise there from None
         try:
@@ -107,7 +108,8 @@ class SqliteLog:
                 db.execute("COMMIT")
             return cls.open(path, identity=info.identity, retention=retention, stopped_by=stopped_by)
         except BaseException:
-            delete(path)
+            if made:
+                delete(path)
             raise
 
     @classmethod
