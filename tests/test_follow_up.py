@@ -61,3 +61,10 @@ def test_there_is_nothing_before_the_first_second_or_after_the_last(follow_ups):
     for question in ("and after that?", "and before that?"):
         assert follow_ups.meant(question, [whole], 1.0, 8.0) == question
     assert follow_ups.meant("and after that?", [whole], 1.0, 9.0) == "what was happening at 8 s?"
+
+
+@pytest.mark.parametrize(("question", "whole"), [
+    ("When did you hear a rising chirp?", True), ("How many objects are there?", True), ("And is the star red?", True),
+    ("Did you hear anything?", True), ("What colour is it?", False), ("When?", False), ("And when was that?", False)])
+def test_what_needs_no_earlier_question(follow_ups, question, whole):
+    assert follow_ups.whole(question) is whole and not FollowUps(None).whole(question)

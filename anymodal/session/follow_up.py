@@ -27,6 +27,7 @@ _OF_IT = re.compile(rf"{_SO}(?:what (?:is|was|about) |how about )?its (\w+)")
 _OTHER = re.compile(rf"{_SO}(?:what about |how about )?(?:the|a|an) (.+)")
 _IT = re.compile(r"\b(?:it|(?:that|this) (?:one|object|thing|shape|item))\b")
 _KIND = re.compile(r"\b(?:what|which) (?:shape|object|thing|item)\b")
+_REFERS = re.compile(r"^ *(?:and|so|then|but)\b|\b(?:its?|that|this|those|these|they|them|then|else|again)\b")
 _ITS, _WORD = re.compile(r"\bits\b"), re.compile(r"[a-z]+")
 
 
@@ -60,6 +61,14 @@ class FollowUps:
             return f"what is the {found[1]} of the {name}?"
         said = _ITS.sub(f"the {name}'s", _IT.sub(f"the {name}", text))
         return question if said == text or not self._known.issuperset(_WORD.findall(text)) else f"{said}?"
+
+    def whole(self, question: str) -> bool:
+        """Whether a question needs none of the earlier ones, by its words."""
+        text = question.lower()
+        if self._things is None:
+            return False
+        named = _longest(self._things, text) or _longest(self._sounds, text)
+        return named is not None or not _REFERS.search(text) and len(_WORD.findall(text)) > 2
 
     def _name(self, question: str, answer: str) -> str:
         """The thing that was spoken of last, or the sound."""

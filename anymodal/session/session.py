@@ -248,7 +248,8 @@ class Session:
             as_of_s = (last + 1) * self.spec.window_s
             turns = self._earlier(asking, as_of_s)
             question = self._follow_ups.meant(asking.question, turns, self.spec.window_s, as_of_s)
-            turns = turns if question == asking.question else []
+            whole = question != asking.question or self._follow_ups.whole(question)
+            turns = [] if whole and self.spec.point is not None else turns
             alone = self.spec.memory.past_windows
             past = self._recall.past(question, state.memory, last=last) if alone else []
             recalled = [] if past else self._recall.lost(question, state.memory, self._most_recalled, last=last)
