@@ -242,3 +242,9 @@ def make_imu_csv(path: str | Path, times_s: np.ndarray, readings: np.ndarray, ax
     lines += [",".join(f"{v:.15g}" for v in (t, *row)) for t, row in zip(times_s, readings)]
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return Path(path)
+
+
+def tokens_saying(lexicon: Sequence[str], *windows: Sequence[str]) -> list[np.ndarray]:
+    """What a word reader makes of windows whose tokens say these words, spaces between them: (N, V) of each, 0 or 1."""
+    return [np.array([[float(word in token.split()) for word in lexicon] for token in tokens], np.float32)
+            for tokens in windows]

@@ -14,6 +14,7 @@ from anymodal.language.finder import KEPT, Finder, around
 from anymodal.memory import Span
 from anymodal.playground.world import make_scene
 from anymodal.stages.items import Percept
+from anymodal.testing import tokens_saying
 from anymodal.training.asking import scene_windows
 from anymodal.types import Tokens
 
@@ -28,12 +29,6 @@ def finder(bundle):
     return bundle.mind.finder
 
 
-def saying(finder: Finder, *windows: tuple[str, ...]) -> list[np.ndarray]:
-    """Of each window, what its tokens say: words with spaces between them."""
-    return [np.array([[float(w in token.split()) for w in finder.lexicon] for token in tokens])
-            for tokens in windows]
-
-
 STAR = (("red star", "nothing"), ("red star", "circle colder"), ("red star",), ("red star bounces", "star warmer"),
         ("red star", "low bell"))
 
@@ -44,11 +39,11 @@ STAR = (("red star", "nothing"), ("red star", "circle colder"), ("red star",), (
     ("the star bouncing, when was that?", [3]), ("What colour is the star?", []), ("Where is the blue ring?", []),
     ("What is there?", []), ("", [])])
 def test_few_windows_that_say_most_of_what_is_rare(finder, question, found):
-    assert finder.few(question, saying(finder, *STAR), 2) == found
+    assert finder.few(question, tokens_saying(finder.lexicon, *STAR), 2) == found
 
 
 def test_what_more_windows_say_than_may_be_shown_is_not(finder):
-    said = saying(finder, ("low bell",), ("nothing",), ("low bell",), ("low bell",), ("nothing",))
+    said = tokens_saying(finder.lexicon, ("low bell",), ("nothing",), ("low bell",), ("low bell",), ("nothing",))
     assert finder.few("when was the bell?", said, 2) == [] and finder.few("when was the bell?", said, 3) == [0, 2, 3]
     assert finder.few("when was the bell?", said, 0) == [] == finder.few("when was the bell?", [], 2)
     assert finder.few("when was the bell?", said[:1], 2) == [], "the only window need not be found"

@@ -13,6 +13,7 @@ from anymodal.bundle import load_bundle
 from anymodal.config import configs_dir
 from anymodal.errors import ConfigError
 from anymodal.language.tokenizer import ANSWER, EVIDENCE, NOTE, TextTokenizer
+from anymodal.testing import tokens_saying
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,7 @@ def test_whatever_happens_is_asked_for_without_a_name(mind, question):
 
 def pointing(mind, question: str, *windows: tuple[str, ...]):
     """Windows 0, 1, ...: of each, what its tokens say, words with spaces between them."""
-    said = [np.array([[0.95 if w in token.split() else 0.01 for w in mind.finder.lexicon] for token in tokens])
-            for tokens in windows]
+    said = [np.clip(chances, 0.01, 0.95) for chances in tokens_saying(mind.finder.lexicon, *windows)]
     return mind._ask.pointer.point(question, [tuple(mind.tokenizer.encode(str(k))) for k in range(len(windows))], said)
 
 

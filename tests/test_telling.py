@@ -15,6 +15,7 @@ from anymodal.language.tokenizer import EOS, EVIDENCE
 from anymodal.playground.files import clip_truth
 from anymodal.session.local import new_session
 from anymodal.stages.items import Percept
+from anymodal.testing import tokens_saying
 from anymodal.training.asking import scene_windows
 from anymodal.types import Answer
 
@@ -32,14 +33,8 @@ def mind(agent):
 
 
 def said(mind, *windows) -> list[np.ndarray]:
-    """What tokens say: the words of each, all but surely."""
-    found = []
-    for tokens in windows:
-        chances = np.full((len(tokens), len(mind.finder.lexicon)), 0.01, np.float32)
-        for row, words in zip(chances, tokens, strict=True):
-            row[[mind.finder.number(w) for w in words.split()]] = 0.99
-        found.append(chances)
-    return found
+    """All but surely."""
+    return [np.clip(chances, 0.01, 0.99) for chances in tokens_saying(mind.finder.lexicon, *windows)]
 
 
 @pytest.mark.parametrize(("question", "answer"), [

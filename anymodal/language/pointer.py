@@ -68,6 +68,12 @@ class Pointer:
         self.numbers = {tuple(tokenizer.encode(str(n))): n for n in range(10)}
         self.yes, self.no = (tokenizer.encode(word)[0] for word in ("yes", "no"))
 
+    def alternatives(self, numbers: Iterable[int]) -> tuple[str, list[tuple[int, ...]]]:
+        """The kind of words with these numbers, and how an answer says each of them; nothing: an answer says none such."""
+        wanted = {(n,) for n in numbers}
+        said = ((kind, [ids for ids, words in table.items() if words in wanted]) for kind, table in self.kinds.items())
+        return next(((kind, found) for kind, found in said if len(found) == len(wanted)), ("", []))
+
     def sense(self, kinds: Iterable[str]) -> str:
         """The sense whose tokens say words of a kind."""
         return next((self._senses[kind] for kind in kinds if kind in self._senses), self._senses.get(THING[0], "video"))

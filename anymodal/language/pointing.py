@@ -163,10 +163,9 @@ class Pointing:
 
     def _either(self, scores: Tensor) -> Tensor:
         """Where it is asked which of two words of a kind a thing has: one of them, or it cannot be told."""
-        words = next((self._words(kind) for kind, table in self.pointer.kinds.items()
-                      if {n for words in table.values() for n in words}.issuperset(self.named.either)), {})
-        table = {ids: words for kind in self.pointer.kinds.values() for ids, words in kind.items()}
-        options = {ids: chance for ids, chance in words.items() if {*table.get(ids, ())} & {*self.named.either}}
+        kind, said = self.pointer.alternatives(self.named.either)
+        words = self._words(kind) if said else {}
+        options = {ids: words[ids] for ids in said}
         if max(options.values(), default=0.0) <= THERE:  # it may be another one
             return scores
         unseen = None if self.seen > THERE else self.pointer.unseen

@@ -24,7 +24,7 @@ from anymodal.types import Evidence
 if TYPE_CHECKING:
     from anymodal.language.pointing import Pointing
 
-AWAY = 0.3  # likelihood up to which a thing does not go a way
+GOING = 0.3  # likelihood from which on a thing goes a way
 Run = tuple[int, int, str]  # places of the first and the last window, and the sense
 
 
@@ -36,7 +36,7 @@ def relied(pointing: Pointing, answer: Sequence[int]) -> list[Run]:
     if pointing.moment:  # it asks of the window that was looked at
         looked = pointing.looked
         return [] if looked is None or named.happenings else [(looked, looked, pointer.sense(THING))]
-    if told := [k for k in pointing.times(answer) if max((w[k] for w in pointing.when), default=0) > AWAY]:
+    if told := [k for k in pointing.times(answer) if max((w[k] for w in pointing.when), default=0) > GOING]:
         return [(k, k, pointer.sense(h.kind for h in named.happenings)) for k in told]
     if answer[:1] == [pointer.no] and len(named.happenings) < 2 and pointing.seen < THERE:
         absent = pointing.plain and (named.happenings or named.polar)
@@ -65,7 +65,7 @@ def _happening(pointing: Pointing, place: int, answer: Sequence[int]) -> Run | N
         begins = pointer.begins if happening.kind in LONE else ()
         when = both(pointing.said, [*words, *happening.thing, *begins]) * (there if pointing.named.heard else 1)
     if happening.kind == "way" and pointing.named.thing:  # it goes that way from when it is seen until it stops
-        marks = np.flatnonzero((when > AWAY) & there if words is not None else there)
+        marks = np.flatnonzero((when > GOING) & there if words is not None else there)
         return (int(np.flatnonzero(there)[0]), int(marks[-1]), sense) if len(marks) else None
     if when.max() <= THERE:
         return None
